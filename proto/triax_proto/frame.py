@@ -76,7 +76,7 @@ def _varint(value: int) -> bytes:
 
 @cache
 def _layout(values: int) -> tuple[np.dtype[Any], bytes, np.ndarray[Any, Any]]:
-    """dtype over the wire bytes, a frame with all fields zero, and a mask that is True where the bytes are the same in each frame."""
+    """dtype over the wire bytes, a frame of zeros, and a mask that is True where every frame has the same byte."""
     if values < 0:
         raise ValueError(f"a frame has no {values} values")
     names: list[str] = []
@@ -134,7 +134,7 @@ def encode(frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Set each frame's checksum, in place; return the wire bytes as uint8, shape (count, size), sharing memory."""
     size = frames.dtype.itemsize
     data = frames.view(np.uint8).reshape(-1, size)
-    view = memoryview(data).cast("B")
+    view = memoryview(data.data).cast("B")
     crc32 = zlib.crc32
     frames["checksum"] = [crc32(view[at + CHECKSUM_START : at + size]) for at in range(0, len(view), size)]
     return data
@@ -143,7 +143,7 @@ def encode(frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def checksums_ok(frames: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """True where a frame's bytes give its stored checksum. `frames`: C-contiguous, of any `frame_dtype`."""
     size = frames.dtype.itemsize
-    view = memoryview(frames.view(np.uint8)).cast("B")
+    view = memoryview(frames.view(np.uint8).data).cast("B")
     crc32 = zlib.crc32
     seen = np.array([crc32(view[at + CHECKSUM_START : at + size]) for at in range(0, len(view), size)], dtype=np.uint32)
     return np.asarray(seen == frames["checksum"])

@@ -1,4 +1,4 @@
-"""Where the servers are: one URL each, from the environment, so that a process started by hand and one started by the stack are alike.
+"""Where the servers are: one URL each, from the environment; a process started by hand and one started by the stack are alike.
 
 TRIAX_MQTT      mqtt://user:password@host:1883      mqtts://host:8883?ca=ca.pem&cert=node.pem&key=node.key
 TRIAX_KAFKA     kafka://host:9092,host2:9092        kafkas://user:password@host:9096?ca=ca.pem&mechanism=SCRAM-SHA-512
