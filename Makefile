@@ -3,16 +3,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench lock proto clean
+.PHONY: demo test test-slow test-engines lint bench lock proto clean
 
 demo: .venv/ready
 	$(BIN)/triax demo
 
 test: .venv/ready lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not engines"
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow
+
+test-engines: .venv/ready
+	$(BIN)/pytest -m engines
 
 lint: .venv/ready
 	$(BIN)/ruff check .
