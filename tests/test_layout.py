@@ -21,28 +21,8 @@ MAY_IMPORT = {
     "triax_tools": {"triax", "triax_proto", "triax_backend", "triax_sim"},
 }
 # What MicroPython has, and what a twin for CPython imports behind a guard.
-MICROPYTHON = set(
-    [
-        "array",
-        "binascii",
-        "errno",
-        "gc",
-        "hashlib",
-        "json",
-        "machine",
-        "math",
-        "micropython",
-        "os",
-        "random",
-        "select",
-        "socket",
-        "ssl",
-        "struct",
-        "sys",
-        "time",
-        "zlib",
-    ]
-)
+MICROPYTHON = {"array", "binascii", "errno", "gc", "hashlib", "json", "machine", "math", "micropython", "os", "random"}
+MICROPYTHON |= {"select", "socket", "ssl", "struct", "sys", "time", "zlib"}
 GUARDED = {"numpy", "tomllib", "argparse", "signal"}
 
 
