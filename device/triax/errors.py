@@ -3,6 +3,11 @@
 OSError: the bus, the disk or the network, as MicroPython and Linux raise it (never wrapped: its number is the diagnosis)
 TriaxError
 ├── BadSetting: the caller asked for what the part or the frame does not have
+├── PeerError: bytes from the network are wrong
+│   ├── ProtocolError: not MQTT 3.1.1, or not what was asked of the broker
+│   ├── WireError: no protobuf message of ours, or too large a one
+│   └── TimeReplyError: an SNTP reply that must not be believed
+├── LinkError: no connection to be had, and what to check
 └── PartError: the part answers, but not as its data sheet says
     ├── WrongPart: the identity registers belong to another part, or nothing drives the bus
     └── NotTaken: a reset or a register write had no effect
@@ -27,3 +32,23 @@ class WrongPart(PartError):
 
 class NotTaken(PartError):
     """A reset did not finish or a register did not keep what was written."""
+
+
+class PeerError(TriaxError):
+    """Bytes from the network are wrong; the message tells what and at which byte."""
+
+
+class ProtocolError(PeerError):
+    """The broker broke MQTT 3.1.1."""
+
+
+class WireError(PeerError):
+    """The bytes are no message of ours."""
+
+
+class TimeReplyError(PeerError):
+    """A reply that tells no time."""
+
+
+class LinkError(TriaxError):
+    """The network gave no connection; the message names the address, the cause and what to check."""
