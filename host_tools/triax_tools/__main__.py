@@ -1,0 +1,18 @@
+"""Entry of the `triax` command: names the extra to install where the host's libraries are absent."""
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed or FAIL, 2 wrong usage or INVALID."""
+    try:
+        from triax_tools.cli import app
+    except ModuleNotFoundError as error:
+        sys.exit(f"triax: {error.name} is not installed; the host tools need `pip install 'triax[tools]'`")
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Options that many commands share: the servers' addresses, and output for scripts."""
+
+import inspect
+import json
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from triax_backend.settings import Settings
+from triax_backend.stack import Stack
+
+__all__ = ["Json", "home", "print_json", "with_settings"]
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
+
+
+def home() -> Path:
+    """Where stacks keep their data and runs their evidence: TRIAX_HOME, else ~/.local/state/triax."""
+    return Path(os.environ.get("TRIAX_HOME") or Path.home() / ".local/state/triax")
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON on standard output."""
+    typer.echo(json.dumps(value, separators=(",", ":"), default=str))
+
+
+def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command's parameter `settings: Settings` an option for each server.
+
+    An address comes from its option, else from its TRIAX_* variable, else from the stack that `triax stack up` left running, else
+    from Settings' defaults.
+    """
+    signature = inspect.signature(command)
+    options = [
+        inspect.Parameter(
+            f.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[
+                str | None,
+                typer.Option(
+                    f"--{f.name}",
+                    envvar=f"TRIAX_{f.name.upper()}",
+                    help=f"Such as {f.default}",
+                    show_default=False,
+                    rich_help_panel="Servers",
+                ),
+            ],
+        )
+        for f in fields(Settings)
+    ]
+
+    @wraps(command)
+    def run(**values: Any) -> Any:
+        given = {f.name: values.pop(f.name) for f in fields(Settings)}
+        given = {name: url for name, url in given.items() if url is not None}
+        stack = Stack.load(home() / "stack", missing_ok=True)
+        base = stack.settings.environ() if stack is not None else {}
+        settings = Settings.from_env(base | {f"TRIAX_{name.upper()}": url for name, url in given.items()})
+        return command(settings=settings, **values)
+
+    kept = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in signature.parameters.values() if p.name != "settings"]
+    run.__signature__ = signature.replace(parameters=kept + options)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in kept + options}
+    return run
