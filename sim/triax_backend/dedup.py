@@ -5,7 +5,7 @@ by side. Ordinary traffic, each device's next numbers without a hole, never leav
 identities and the oldest ranges are forgotten, and a frame that falls into what was forgotten is passed on, marked DOUBTFUL.
 
 The last RECENT checksums of an identity are kept, so that another checksum under a number that was seen is told from a repeat
-(CONFLICT). Where the checksum is forgotten the verdict is STALE: a repeat unless somebody who still has the checksum says otherwise.
+(CONFLICT). Where the checksum is forgotten the verdict is STALE: a repeat unless whoever has the checksum says otherwise.
 """
 
 import struct

@@ -1,5 +1,7 @@
 """The seen set against a naive one, its bounds, its stored form."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,7 +59,7 @@ def test_it_is_the_naive_set(flushes, stored):
     for device, boot in naive.top:
         ranges = seen.ranges(device, boot)
         assert {n for a, b in ranges for n in range(a, b)} == {s for d, b, s in naive.known if (d, b) == (device, boot)}
-        assert all(left[1] < right[0] for left, right in zip(ranges, ranges[1:], strict=False)), "touching ranges are one"
+        assert all(left[1] < right[0] for left, right in itertools.pairwise(ranges)), "touching ranges are one"
 
 
 @given(flushes)
