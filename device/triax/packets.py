@@ -1,7 +1,7 @@
-"""Cuts what a broker sends into MQTT 3.1.1 control packets, in place and with bounded memory.
+"""MQTT 3.1.1 control packets: cut out of what a broker sends, and written into a buffer made once; in place, memory bounded.
 
 A packet is one byte of kind and flags, one to four bytes of length (seven bits each, low ones first), then that many bytes.
-`feed` lends a buffer to the reader, `next` says whether a packet is complete. Its body stands in `body` up to `kept` bytes; what a
+Reader: `feed` lends a buffer, `next` says whether a packet is complete. Its body stands in `body` up to `kept` bytes; what a
 PUBLISH has beyond that is skipped, so that a huge retained message costs time but neither memory nor the connection.
 """
 
@@ -41,7 +41,7 @@ _COUNT = const(0x1FFFFFFF)
 class Reader:
     """Reads packets of which at most `limit` bytes are kept."""
 
-    def __init__(self, limit):
+    def __init__(self, limit: int) -> None:
         self.body = bytearray(limit)
         self.kind = 0
         self.flags = 0
@@ -49,7 +49,7 @@ class Reader:
         self.kept = 0
         self.reset()
 
-    def reset(self):
+    def reset(self) -> None:
         """Forget everything: a new connection begins."""
         self._state = _HEAD
         self._buffer = self.body
@@ -59,7 +59,7 @@ class Reader:
         self._shift = 0
         self.count = 0
 
-    def feed(self, buffer, length):
+    def feed(self, buffer, length: int) -> None:
         """Lend the first `length` bytes of a buffer, until `next` has returned False."""
         if self._at < self._end:
             raise ValueError("the bytes lent before are not read to their end")
@@ -67,7 +67,7 @@ class Reader:
         self._at = 0
         self._end = length
 
-    def next(self):
+    def next(self) -> bool:
         """True: a packet stands in kind, flags, length, body and kept. False: more bytes are needed. Raises ProtocolError."""
         while True:
             if self._state == _BODY:
@@ -85,11 +85,15 @@ class Reader:
             else:
                 self._take_length(byte)
 
-    def fail(self, what):
+    def drained(self) -> bool:
+        """Is everything that was lent read?"""
+        return self._at >= self._end
+
+    def fail(self, what: str) -> None:
         """Raise ProtocolError: what is wrong, and where."""
         raise ProtocolError("%s, at byte %d of the connection" % (what, self.count))
 
-    def _take_head(self, byte):
+    def _take_head(self, byte: int) -> None:
         self.kind = byte >> 4
         self.flags = byte & 15
         if self.kind not in _LENGTHS:
@@ -102,7 +106,7 @@ class Reader:
         self._shift = 0
         self._state = _LENGTH
 
-    def _take_length(self, byte):
+    def _take_length(self, byte: int) -> None:
         self.length |= (byte & 127) << self._shift
         self._shift += 7
         if byte & 128:
@@ -116,7 +120,7 @@ class Reader:
         self.kept = min(self.length, len(self.body))
         self._state = _BODY
 
-    def _take_body(self):
+    def _take_body(self) -> bool:
         have = self._end - self._at
         take = min(self.length - self._seen, have)
         if take:
@@ -127,3 +131,94 @@ class Reader:
             self._at += take
             self.count = (self.count + take) & _COUNT
         return self._seen == self.length
+
+
+class Writer:
+    """Packets that wait for the network: `buffer[:length]`."""
+
+    def __init__(self, size: int) -> None:
+        self.buffer = bytearray(size)
+        self.length = 0
+        self.total = 0  # bytes taken by the network, modulo 2^29
+
+    def reset(self) -> None:
+        """Forget everything: a new connection begins."""
+        self.length = 0
+        self.total = 0
+
+    def room(self, rest: int) -> bool:
+        """Does a packet with `rest` bytes after its length fit?"""
+        return self.length + rest + 5 <= len(self.buffer)
+
+    def end(self) -> int:
+        """Value of `total` when everything written so far is taken."""
+        return (self.total + self.length) & _COUNT
+
+    def taken(self, count: int) -> None:
+        """The network took the first `count` bytes."""
+        self.total = (self.total + count) & _COUNT
+        self.length -= count
+        if self.length:
+            move(self.buffer, 0, self.buffer, count, self.length)
+
+    def head(self, first: int, rest: int) -> None:
+        """First byte and length of a packet; `rest` bytes must follow."""
+        at = self.length
+        self.buffer[at] = first
+        at += 1
+        while rest > 127:
+            self.buffer[at] = rest & 127 | 128
+            at += 1
+            rest >>= 7
+        self.buffer[at] = rest
+        self.length = at + 1
+
+    def number(self, value: int) -> None:
+        """Two bytes, high one first."""
+        self.buffer[self.length] = value >> 8
+        self.buffer[self.length + 1] = value & 255
+        self.length += 2
+
+    def put(self, source, start: int, length: int) -> None:
+        """source[start:start + length]"""
+        move(self.buffer, self.length, source, start, length)
+        self.length += length
+
+
+def text(value) -> bytes:
+    """MQTT string of a str or bytes: two bytes of length, then UTF-8."""
+    data = value.encode() if isinstance(value, str) else bytes(value)
+    if len(data) > 65535:
+        raise ValueError("an MQTT string of %d bytes, at most 65535 fit" % len(data))
+    return bytes((len(data) >> 8, len(data) & 255)) + data
+
+
+class Topic:
+    """A topic to publish to, encoded once."""
+
+    def __init__(self, name: str) -> None:
+        if not name or "+" in name or "#" in name or "\0" in name:
+            raise ValueError("%r is no topic to publish to" % name)
+        self.name = name
+        self.encoded = text(name)
+
+
+def connect_rest(client_id: str, username, password, keepalive_s: int, will) -> bytes:
+    """What follows the length of a CONNECT with a clean session. `will`: (Topic, payload, QoS, retain) or None."""
+    if not 0 <= keepalive_s <= 65535:
+        raise ValueError("keepalive of %d s, want 0 to 65535" % keepalive_s)
+    if password is not None and username is None:
+        raise ValueError("a password needs a user name")
+    flags = 2  # clean session
+    rest = text(client_id)
+    if will is not None:
+        topic, payload, qos, retain = will
+        flags |= 4 | qos << 3 | (32 if retain else 0)
+        rest += topic.encoded + text(payload)
+    if username is not None:
+        flags |= 128
+        rest += text(username)
+    if password is not None:
+        flags |= 64
+        rest += text(password)
+    return b"\x00\x04MQTT\x04" + bytes((flags, keepalive_s >> 8, keepalive_s & 255)) + rest
