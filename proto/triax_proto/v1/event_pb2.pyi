@@ -19,6 +19,28 @@ else:
 
 DESCRIPTOR: google.protobuf.descriptor.FileDescriptor
 
+class _FeatureFlag:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _FeatureFlagEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_FeatureFlag.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    FEATURE_FLAG_NONE: _FeatureFlag.ValueType  # 0
+    FEATURE_FLAG_LATE: _FeatureFlag.ValueType  # 65536
+    """Emitted after a later window of the same boot, or of a boot that is over."""
+    FEATURE_FLAG_WARMING: _FeatureFlag.ValueType  # 131072
+    """No baseline yet: spike_score is 0."""
+
+class FeatureFlag(_FeatureFlag, metaclass=_FeatureFlagEnumTypeWrapper):
+    """Bit masks of Feature.flags above those of FrameFlag."""
+
+FEATURE_FLAG_NONE: FeatureFlag.ValueType  # 0
+FEATURE_FLAG_LATE: FeatureFlag.ValueType  # 65536
+"""Emitted after a later window of the same boot, or of a boot that is over."""
+FEATURE_FLAG_WARMING: FeatureFlag.ValueType  # 131072
+"""No baseline yet: spike_score is 0."""
+global___FeatureFlag = FeatureFlag
+
 @typing.final
 class Gap(google.protobuf.message.Message):
     """A stretch of samples that does not exist."""
@@ -154,6 +176,7 @@ class Finding(google.protobuf.message.Message):
     FIRST_SEQUENCE_FIELD_NUMBER: builtins.int
     LAST_SEQUENCE_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    QUANTITY_FIELD_NUMBER: builtins.int
     axis: builtins.int
     """0 x, 1 y, 2 z"""
     value: builtins.float
@@ -163,7 +186,9 @@ class Finding(google.protobuf.message.Message):
     """Sequence of the first and last frame it rests on."""
     last_sequence: builtins.int
     model: builtins.str
-    """Version of the model that found it, empty: none."""
+    """"name/version" of the model that found it, empty: none."""
+    quantity: builtins.str
+    """What `value` is: "peak_g", "step_g", "slope_g_per_s", "missing_frames", ..."""
     def __init__(
         self,
         *,
@@ -174,8 +199,9 @@ class Finding(google.protobuf.message.Message):
         first_sequence: builtins.int = ...,
         last_sequence: builtins.int = ...,
         model: builtins.str = ...,
+        quantity: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["axis", b"axis", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "model", b"model", "score", b"score", "threshold", b"threshold", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["axis", b"axis", "first_sequence", b"first_sequence", "last_sequence", b"last_sequence", "model", b"model", "quantity", b"quantity", "score", b"score", "threshold", b"threshold", "value", b"value"]) -> None: ...
 
 global___Finding = Finding
 
@@ -225,6 +251,8 @@ class Event(google.protobuf.message.Message):
         KIND_ANOMALY: Event._Kind.ValueType  # 10
         KIND_DEAD_AXIS: Event._Kind.ValueType  # 11
         KIND_BEARING: Event._Kind.ValueType  # 12
+        KIND_MODEL_REJECTED: Event._Kind.ValueType  # 13
+        """A model on triax.models.v1 could not be used; `device` is 0 and the last good one stays."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Event.Kind.ValueType  # 0
@@ -240,6 +268,8 @@ class Event(google.protobuf.message.Message):
     KIND_ANOMALY: Event.Kind.ValueType  # 10
     KIND_DEAD_AXIS: Event.Kind.ValueType  # 11
     KIND_BEARING: Event.Kind.ValueType  # 12
+    KIND_MODEL_REJECTED: Event.Kind.ValueType  # 13
+    """A model on triax.models.v1 could not be used; `device` is 0 and the last good one stays."""
 
     DEVICE_FIELD_NUMBER: builtins.int
     BOOT_FIELD_NUMBER: builtins.int
@@ -259,7 +289,7 @@ class Event(google.protobuf.message.Message):
     """UTC, else microseconds since boot with time_error_us 0xFFFFFFFF."""
     time_error_us: builtins.int
     number: builtins.int
-    """Number of the event since boot of its source, from 0."""
+    """The node: number of the event since boot, from 0. The stream: window * 8 + axis. Identity: (device, boot, kind, number)."""
     @property
     def gap(self) -> global___Gap: ...
     @property
@@ -293,7 +323,11 @@ global___Event = Event
 
 @typing.final
 class Feature(google.protobuf.message.Message):
-    """One second of a device: ten consecutive sequence numbers, sequence // 10 == window. Axes in the order x, y, z; unit g."""
+    """What one window of a device says, or the last 10 or 60 windows up to it. A window is ten consecutive sequence numbers, sequence // 10.
+    Identity: (device, boot, window, windows). A row of the same identity with more `frames` replaces one with fewer. Axes in the order
+    x, y, z; unit g. Our producers write every field, zeros too, and varints padded to a fixed width (legal protobuf), so rows with one
+    length of `model` have one layout.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -315,35 +349,59 @@ class Feature(google.protobuf.message.Message):
     MODEL_FIELD_NUMBER: builtins.int
     FLAGS_FIELD_NUMBER: builtins.int
     TEMPERATURE_C_FIELD_NUMBER: builtins.int
+    TIME_ERROR_US_FIELD_NUMBER: builtins.int
+    RATE_HZ_FIELD_NUMBER: builtins.int
+    LOST_SAMPLES_FIELD_NUMBER: builtins.int
+    SPIKE_SCORE_FIELD_NUMBER: builtins.int
     device: builtins.int
     boot: builtins.int
     window: builtins.int
+    """The last window that the row covers."""
     frames: builtins.int
-    """Frames present, 1 to 10."""
+    """Frames present, at most 10 * windows."""
     samples: builtins.int
+    """Raw samples in these frames."""
     time_us: builtins.int
-    """UTC of the first sample of the window's first frame present."""
+    """Of the first sample of the first frame present, as in Frame."""
     windows: builtins.int
-    """Longest of the windows this row sums up: 1, 10 or 60."""
+    """Windows that the row covers: 1, 10 or 60."""
     glitches: builtins.int
+    """Single-sample outliers that were taken out of all of the above."""
     score: builtins.float
+    """Of the model named below, larger is stranger; 0 without a model."""
     model: builtins.str
+    """"name/version" of the model, empty: none."""
     flags: builtins.int
+    """Bits of FrameFlag of all frames, and of FeatureFlag."""
     temperature_c: builtins.float
+    """Mean; NaN: not measured."""
+    time_error_us: builtins.int
+    """As in Frame."""
+    rate_hz: builtins.float
+    lost_samples: builtins.int
+    """Raw samples that the node lost since boot, at the end of the row."""
+    spike_score: builtins.float
+    """Largest robust score of a frame's peak over the axes: (peak - median) / (1.4826 MAD) of the windows before."""
     @property
-    def mean(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    def mean(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Of the 10 ms values."""
+
     @property
     def rms(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """About the mean, at the raw rate."""
+        """About the mean, of every raw sample."""
 
     @property
     def peak(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """Largest |value - mean| at the raw rate."""
+        """Largest |raw sample - mean|."""
 
     @property
-    def crest(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    def crest(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """peak / rms; 0 where rms is 0."""
+
     @property
-    def minimum(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
+    def minimum(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Of every raw sample."""
+
     @property
     def maximum(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]: ...
     def __init__(
@@ -367,8 +425,12 @@ class Feature(google.protobuf.message.Message):
         model: builtins.str = ...,
         flags: builtins.int = ...,
         temperature_c: builtins.float = ...,
+        time_error_us: builtins.int = ...,
+        rate_hz: builtins.float = ...,
+        lost_samples: builtins.int = ...,
+        spike_score: builtins.float = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["boot", b"boot", "crest", b"crest", "device", b"device", "flags", b"flags", "frames", b"frames", "glitches", b"glitches", "maximum", b"maximum", "mean", b"mean", "minimum", b"minimum", "model", b"model", "peak", b"peak", "rms", b"rms", "samples", b"samples", "score", b"score", "temperature_c", b"temperature_c", "time_us", b"time_us", "window", b"window", "windows", b"windows"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["boot", b"boot", "crest", b"crest", "device", b"device", "flags", b"flags", "frames", b"frames", "glitches", b"glitches", "lost_samples", b"lost_samples", "maximum", b"maximum", "mean", b"mean", "minimum", b"minimum", "model", b"model", "peak", b"peak", "rate_hz", b"rate_hz", "rms", b"rms", "samples", b"samples", "score", b"score", "spike_score", b"spike_score", "temperature_c", b"temperature_c", "time_error_us", b"time_error_us", "time_us", b"time_us", "window", b"window", "windows", b"windows"]) -> None: ...
 
 global___Feature = Feature
 
@@ -401,6 +463,7 @@ class Model(google.protobuf.message.Message):
     EFFECTIVE_FROM_US_FIELD_NUMBER: builtins.int
     FEATURES_FIELD_NUMBER: builtins.int
     THRESHOLD_FIELD_NUMBER: builtins.int
+    SCOPE_FIELD_NUMBER: builtins.int
     name: builtins.str
     version: builtins.str
     hash: builtins.bytes
@@ -409,6 +472,8 @@ class Model(google.protobuf.message.Message):
     """s3://bucket/key of the skops file."""
     effective_from_us: builtins.int
     threshold: builtins.float
+    scope: builtins.str
+    """What takes it: "window" (the stream) or "raw" (the batch job on raw captures)."""
     @property
     def features(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """Names of the input features, in order."""
@@ -423,7 +488,8 @@ class Model(google.protobuf.message.Message):
         effective_from_us: builtins.int = ...,
         features: collections.abc.Iterable[builtins.str] | None = ...,
         threshold: builtins.float = ...,
+        scope: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["address", b"address", "effective_from_us", b"effective_from_us", "features", b"features", "hash", b"hash", "name", b"name", "threshold", b"threshold", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["address", b"address", "effective_from_us", b"effective_from_us", "features", b"features", "hash", b"hash", "name", b"name", "scope", b"scope", "threshold", b"threshold", "version", b"version"]) -> None: ...
 
 global___Model = Model
