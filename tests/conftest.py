@@ -1,0 +1,16 @@
+"""One stack of real servers for the whole session, started by the first test that asks for it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from triax_backend.stack import Stack
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """All five servers with empty data and the topics made. A test must not stop them for the others; `Stack` is cheap enough (5 s)
+    for a test that kills servers to start its own."""
+    directory: Path = tmp_path_factory.mktemp("stack")
+    with Stack(directory) as running:
+        yield running
