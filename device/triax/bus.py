@@ -1,11 +1,11 @@
 """A part on a bus: register reads and writes, and bursts whose buffers are made once.
 
-A driver gets a device, not a bus: it never sees chip select, and chip select is released whatever happens. If the transfer fails, its
-error is the one reported, also if releasing chip select fails too.
+A driver gets a device, not a bus: it never sees chip select, and chip select is released whatever happens. If the transfer
+fails, its error is the one reported, also if releasing chip select fails too.
 
-SPI bus, as MicroPython has it: `write_readinto(tx, rx)`. Chip select: a callable, `cs(0)` selects. I2C bus: `readfrom_mem_into(address,
-register, buffer)`, `writeto_mem(address, register, buffer)`. The port opens the bus with the part's SPI_MODE and clock. OSError of
-the bus passes through.
+SPI bus, as MicroPython has it: `write_readinto(tx, rx)`. Chip select: a callable, `cs(0)` selects. I2C bus:
+`readfrom_mem_into(address, register, buffer)`, `writeto_mem(address, register, buffer)`. The port opens the bus with the part's
+SPI_MODE and clock. OSError of the bus passes through.
 """
 
 

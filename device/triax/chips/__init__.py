@@ -40,9 +40,9 @@ Methods
     self_test()         in standby only. Returns PASS, FAIL or INCONCLUSIVE; response in `self_test_mg` (x, y, z), allowed range in
                         `self_test_low_mg`, `self_test_high_mg`, cause in `self_test_reason`. Registers as before, read back
 
-What `read_fifo` promises: the sets of one call are consecutive samples. Where samples are missing *before the first set of this call*,
-`gap` has the reasons (GAP_OVERRUN, GAP_AXIS), else 0, and `gap_modulo` the number missing modulo LOSS_PERIOD, or -1. A break in the
-middle of a burst ends the call; the next call returns what follows it. So the reader's loop is
+What `read_fifo` promises: the sets of one call are consecutive samples. Where samples are missing *before the first set of this
+call*, `gap` has the reasons (GAP_OVERRUN, GAP_AXIS), else 0, and `gap_modulo` the number missing modulo LOSS_PERIOD, or -1. A break
+in the middle of a burst ends the call; the next call returns what follows it. So the reader's loop is
 
     part.level()
     while True:
@@ -51,9 +51,9 @@ middle of a burst ends the call; the next call returns what follows it. So the r
         if not sets: break
 
 `gap` with 0 sets: the FIFO was cleared to resynchronise, what comes next does not follow on what came before; the next call that
-returns sets does not repeat that gap. `level` and `read_fifo` allocate nothing and let the bus's OSError through; after an OSError the caller
-calls `recover()`: FIFO cleared, configuration checked, rewritten if the part lost it (a sensor that was reset by a supply dip);
-returns True if it had to be rewritten. Counters `overruns`, `axis_breaks` count since `start`.
+returns sets does not repeat that gap. `level` and `read_fifo` allocate nothing and let the bus's OSError through; after an OSError
+the caller calls `recover()`: FIFO cleared, configuration checked, rewritten if the part lost it (a sensor that was reset by a
+supply dip); returns True if it had to be rewritten.
 """
 
 try:
