@@ -1,0 +1,379 @@
+"""The load generator: thousands of devices of one process, each with its own MQTT connection and its own schedule.
+
+    python -m triax_sim.fleet '{"target": {...}, "cohorts": [...], "ledger": "a.ledger", "stats": "a.json"}'      (or `-`: from standard input)
+
+Open loop: a frame is due at an absolute time, whatever happened to the ones before. A block of what falls due within the next 10 ms is
+built ahead by numpy; each slot (2 ms) sends what is due by then, reads what has come, and sleeps until the next. What cannot go
+out (no connection, full window, full socket) waits in the device's spool and goes later, oldest first: no acknowledgement ever
+moves the schedule. One JSON line a second on standard output; on SIGTERM the run is cut short and still accounted for.
+"""
+
+import gc
+import json
+import signal
+import ssl
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from triax_proto.names import device_text
+from triax_sim.clock import Clock
+from triax_sim.flight import Flight
+from triax_sim.ledger import Writer
+from triax_sim.links import OFF, UP, WAIT, Links
+from triax_sim.life import Life
+from triax_sim.meter import CELLS, Meter
+from triax_sim.packet import DISCONNECT, PINGREQ, PUBACK, BadReply, cut
+from triax_sim.plan import Plan
+from triax_sim.population import NEVER, Population
+
+__all__ = ["Fleet", "main"]
+
+Array = np.ndarray[Any, Any]
+
+_BLOCK_US = 10_000  # built at once: numpy's cost a call is spread over some hundred frames
+_CHUNK = 64  # frames between two looks at the clock: a recorded write is at most that many writes late
+_CHORES_US = 100_000  # connections to open, silent peers, full spools
+_PUBACK_US = 10_000_000  # design.md 3.4: no PUBACK within 10 s: reconnect and resend
+_TRICKLE = 4  # rounds of one frame a device out of the spools, per block
+
+
+class Fleet:
+    """One process's share of a plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.clock = Clock()
+        self.people = people = Population(plan)
+        self.meter = Meter()
+        self.ledger = Writer(plan.ledger)
+        self.flight = Flight(people, self.ledger)
+        backoff = np.array([c.backoff for c in plan.cohorts])[people.cohort]
+        context = self._tls if plan.target.ca else None
+        self.links = Links(plan.target, people.count, people.connect, people.birth, backoff, plan.seed + plan.process, context)
+        self.links.written = self._written
+        self.links.dropped = self.flight.lost_link
+        self.life = Life(plan, people, self.links)
+        self.life.number = lambda who: self._next[who]
+        self._next = np.zeros(people.count, np.int64)  # number of the first frame that is in no block yet
+        self._next_due = np.full(people.count, NEVER)
+        replay = np.array([c.replay_hz for c in plan.cohorts])[people.cohort]
+        self._drain_hz = replay + 1e6 / people.period_us
+        self._tokens = people.window.astype(np.float64)
+        self._heard: dict[int, bytes] = {}
+        self._ping_us = (np.array([c.keepalive_s for c in plan.cohorts])[people.cohort] * 1_000_000).astype(np.int64)
+        self._pinged = np.zeros(people.count, np.int64)
+        self._asked = np.zeros(people.count, bool)
+        self._drained_at = self._chores_at = 0
+        self.stop = False
+
+    def _tls(self, device: int) -> ssl.SSLContext:
+        target = self.plan.target
+        context = ssl.create_default_context(cafile=target.ca)
+        if target.certificates:
+            context.load_cert_chain(Path(target.certificates) / f"{device_text(int(self.people.device[device]))}.pem")
+        return context
+
+    # -- phases of a run
+
+    def run(self) -> dict[str, Any]:
+        """Connect, send for the plan's duration, wait for what is in flight; the statistics that are also written to the plan's file."""
+        self._connect()
+        start = self._go()
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # nothing here makes cycles; a collection over 10,000 connections is a pause
+        self._send(start, start + int(self.plan.duration_s * 1e6))
+        self._settle(self.clock() + int(self.plan.drain_s * 1e6))
+        return self._finish(start)
+
+    def _connect(self) -> None:
+        """Open the connections of all devices that are on from the start, at the plan's rate."""
+        on = self.life.on_from_start
+        began = self.clock()
+        self.links.state[on] = WAIT
+        self.links.retry_at[on] = began + (np.arange(int(on.sum())) / self.plan.connect_hz * 1e6).astype(np.int64)
+        limit = began + int((on.sum() / self.plan.connect_hz + 30) * 1e6)
+        said = began
+        while not self.stop:
+            now = self.clock()
+            self.links.due(now, 256)
+            self._hear(*self.links.poll(now, 0.002), now)
+            up = int((self.links.state == UP).sum())
+            if up >= int(on.sum()) or now > limit:
+                break
+            if now - said > 500_000:
+                said = now
+                print(json.dumps({"connecting": up, "of": int(on.sum())}), flush=True)
+
+    def _go(self) -> int:
+        """UTC of the start: when all generators are told, or soon."""
+        print(json.dumps({"ready": int((self.links.state == UP).sum()), "devices": self.people.count}), flush=True)
+        if self.plan.wait:
+            words = sys.stdin.readline().split()
+            if len(words) == 2 and words[0] == "go":
+                return int(words[1])
+            self.stop = True  # whoever started this process has gone
+        return int(self.clock() + 100_000)
+
+    def _send(self, start: int, end: int) -> None:
+        people, slot = self.people, int(self.plan.slot_ms * 1000)
+        self._next[:] = self.flight.due[:] = people.begin(start)
+        every = np.arange(people.count)
+        self._next_due = people.due_us(every, self._next)
+        self.meter.measure_from_us = start + int(self.plan.warmup_s * 1e6)
+        self.life.begin(start)
+        self._pinged[:] = start + (np.random.default_rng(self.plan.seed).random(people.count) * self._ping_us).astype(np.int64)
+        edge, second, woke = start, start + 1_000_000, start
+        self._drained_at = start
+        block = self._block(edge, edge)
+        at = 0
+        while not self.stop:
+            now = self.clock()
+            self.meter.longest_pause_us = max(self.meter.longest_pause_us, now - woke)
+            upto = int(np.searchsorted(block[2], now, "right"))
+            if upto > at:
+                self._dispatch(block, at, upto)
+                at = upto
+            self._hear(*self.links.poll(now), now)
+            if at == len(block[2]) and now >= edge - _BLOCK_US:
+                if now >= end:
+                    break
+                self._drain(now)
+                self.life.happen(min(edge + _BLOCK_US, end), self._switched)
+                block = self._block(edge, min(edge + _BLOCK_US, end))
+                edge, at = edge + _BLOCK_US, 0
+            self._chores(now)
+            if now >= second:
+                second += 1_000_000
+                self._line(now)
+            woke = (now // slot + 1) * slot
+            rest = woke - self.clock()
+            if rest > 0:
+                time.sleep(rest / 1e6)
+            else:
+                woke = now + slot
+
+    def _settle(self, until: int) -> None:
+        """After the last frame was due: until all is sent and acked, or time is up."""
+        second = self.clock() + 1_000_000
+        while not self.stop and (self.flight.low < self.flight.due).any():
+            now = self.clock()
+            if now > until:
+                break
+            self._hear(*self.links.poll(now, 0.005), now)
+            self._drain(now)
+            self._chores(now)
+            if now >= second:
+                second += 1_000_000
+                self._line(now)
+
+    def _finish(self, start: int) -> dict[str, Any]:
+        now = self.clock()
+        self._line(now)
+        flight, links = self.flight, self.links
+        open_frames = int((flight.due - flight.low).sum())
+        flight.give_up(np.arange(self.people.count), flight.due)
+        links.end(DISCONNECT, now)
+        self.ledger.close()
+        self.meter.connecting.record(np.array(links.connect_us, np.int64))
+        result = self.meter.result() | {
+            "process": self.plan.process,
+            "devices": self.people.count,
+            "start_us": start,
+            "end_us": now,
+            "unsent": flight.dropped,
+            "open": open_frames,
+            "resent": flight.resent,
+            "stray_acks": flight.stray,
+            "connections": {"opened": links.opened, "refused": links.refused, "lost": links.lost},
+            "clock_step_us": self.clock.worst_step_us,
+            "ledger_rows": self.ledger.rows,
+            "stopped": self.stop,
+        }
+        Path(self.plan.stats).write_text(json.dumps(result))
+        return result
+
+    # -- frames
+
+    def _block(self, start: int, end: int) -> tuple[Array, Array, Array, list[bytes], Array]:
+        """All frames due before `end`, by due time: device, number, due, packet, checksum."""
+        whos: list[Array] = []
+        numbers: list[Array] = []
+        dues: list[Array] = []
+        while (who := np.flatnonzero(self._next_due < end)).size:
+            whos.append(who)
+            numbers.append(self._next[who])
+            dues.append(self._next_due[who])
+            self._next[who] += 1
+            self._next_due[who] = self.people.due_us(who, self._next[who])
+        if not whos:
+            empty = np.empty(0, np.int64)
+            return empty, empty, empty, [], empty
+        due = np.concatenate(dues)
+        order = np.argsort(due, kind="stable")
+        who, number = np.concatenate(whos)[order], np.concatenate(numbers)[order]
+        packets, checksum = self.people.packets(who, number)
+        return who, number, due[order], packets, checksum
+
+    def _dispatch(self, block: tuple[Array, Array, Array, list[bytes], Array], at: int, upto: int) -> None:
+        """Send what has fallen due, unless its device has to keep it."""
+        who, number, due, checksum = block[0][at:upto], block[1][at:upto], block[2][at:upto], block[4][at:upto]
+        packets = block[3][at:upto]
+        self.flight.due[who] = number + 1  # in order, so the last frame of a device stays
+        self.meter.due += len(who)
+        can = self.links.ready[who] & self.flight.can_send(who, number)
+        if not can.all():
+            keep = np.flatnonzero(can)
+            packets = [packets[n] for n in keep.tolist()]
+            who, number, due, checksum = who[keep], number[keep], due[keep], checksum[keep]
+        if len(who):
+            self._write(who, number, due, packets, checksum, direct=True)
+
+    def _write(self, who: Array, number: Array, due: Array, packets: list[bytes], checksum: Array, direct: bool) -> None:
+        devices = who.tolist()
+        sent_us = np.empty(len(who), np.int64)
+        whole = np.ones(len(who), bool)
+        for lo in range(0, len(devices), _CHUNK):
+            some = packets[lo : lo + _CHUNK]
+            taken = self.links.send(devices[lo : lo + _CHUNK], some)
+            now = self.clock()
+            sent_us[lo : lo + _CHUNK] = now
+            if taken != list(map(len, some)):
+                for n, (count, packet) in enumerate(zip(taken, some, strict=True), lo):
+                    if count == len(packet):
+                        continue
+                    whole[n] = False
+                    if count < 0:
+                        self.links.close(devices[n], now)
+                    elif devices[n] not in self.links.tails:
+                        self.links.hold(devices[n], packet[count:], int(number[n]))
+        if not whole.all():
+            who, number, due, checksum, sent_us = who[whole], number[whole], due[whole], checksum[whole], sent_us[whole]
+        self.flight.sent(who, number, checksum, due, sent_us)
+        self.meter.wrote(due, sent_us, direct)
+
+    def _written(self, device: int, number: int) -> None:
+        """A socket has taken the rest of a frame."""
+        who, numbers = np.array([device]), np.array([number])
+        due, now = self.people.due_us(who, numbers), np.array([self.clock()])
+        self.flight.sent(who, numbers, self.people.checksums(who, numbers), due, now)
+        self.meter.wrote(due, now, direct=False)
+
+    def _drain(self, now: int) -> None:
+        """Send from the spools, oldest first, at each device's replay rate."""
+        passed_s = min(now - self._drained_at, _CHORES_US) / 1e6
+        self._drained_at = now
+        who = self.flight.waiting(self.links.ready)
+        if not who.size:
+            return
+        self._tokens[who] = np.minimum(self._tokens[who] + self._drain_hz[who] * passed_s, self.people.window[who] + 1.0)
+        for _ in range(_TRICKLE):
+            who = who[self._tokens[who] >= 1]
+            if not who.size:
+                return
+            self._tokens[who] -= 1
+            number = self.flight.send[who]
+            packets, checksum = self.people.packets(who, number, number < self.flight.top[who])
+            self._write(who, number, self.people.due_us(who, number), packets, checksum, direct=False)
+            who = self.flight.waiting(self.links.ready)
+
+    def _switched(self, who: Array, next_due: Array | None) -> None:
+        """Life has changed the schedule of devices."""
+        self._next_due[who] = self.people.due_us(who, self._next[who]) if next_due is None else next_due
+
+    # -- replies
+
+    def _hear(self, devices: list[int], said: list[bytes], now: int) -> None:
+        """PUBACKs, mostly: all of a poll at once, the odd rest one by one."""
+        if not devices:
+            return
+        data = b"".join(said)
+        if len(data) != 4 * len(devices) or self._heard:
+            devices, data = self._sort(devices, said, now)
+        acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
+        if not ((acks[:, 0] == PUBACK) & (acks[:, 1] == 2)).all():
+            devices, data = self._sort(devices, said, now)
+            acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
+        if len(acks):
+            due, sent = self.flight.acks(np.array(devices), acks[:, 2].astype(np.int64) << 8 | acks[:, 3], now)
+            self.meter.done(due, sent, now)
+
+    def _sort(self, devices: list[int], said: list[bytes], now: int) -> tuple[list[int], bytes]:
+        """PUBACKs out of mixed replies, one device for each; other packets are dealt with."""
+        owners: list[int] = []
+        acks: list[bytes] = []
+        for device, data in zip(devices, said, strict=True):
+            data = self._heard.pop(device, b"") + data
+            at = 0
+            try:
+                for first, body, after in cut(data):
+                    at = after
+                    if first == PUBACK and len(body) == 2:
+                        owners.append(device)
+                        acks.append(b"\x40\x02" + body)
+                    else:
+                        self._asked[device] = False  # PINGRESP; a node takes its configuration, a bulk device does not
+            except BadReply:
+                self.links.close(device, now)
+                continue
+            if at < len(data):
+                self._heard[device] = data[at:]
+        return owners, b"".join(acks)
+
+    def _chores(self, now: int) -> None:
+        if now - self._chores_at < _CHORES_US:
+            return
+        self._chores_at = now
+        self.links.due(now, max(1, int(self.plan.connect_hz / 10)))
+        self.links.stale(now)
+        self.flight.overflow()
+        up = self.links.state == UP
+        for device in self.flight.stuck(now, _PUBACK_US).tolist():
+            if up[device]:
+                self.links.close(device, now)
+        asked = up & (now - self._pinged >= self._ping_us)
+        for device in np.flatnonzero(asked).tolist():
+            if self._asked[device]:  # no answer since the last ping
+                self.links.close(device, now)
+            elif self.links.ready[device] and self.links.say(device, PINGREQ, now):
+                self._asked[device] = True
+            self._pinged[device] = now
+        self._asked[~up] = False
+
+    def _line(self, now: int) -> None:
+        self.clock.tie()
+        behind = self.flight.due - self.flight.low
+        cells = np.full(self.people.count, CELLS["connecting"], np.uint8)
+        cells[self.links.state == UP] = CELLS["up"]
+        cells[(self.links.state == UP) & (behind > self.people.window + 1)] = CELLS["behind"]
+        cells[self.links.state == OFF] = CELLS["off"]
+        print(json.dumps(self.meter.second(now, cells, int(behind.sum()))), flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the plan given as the only argument; exit code 0, whatever became of the frames: that is for the ledger to say."""
+    words = sys.argv[1:] if arguments is None else arguments
+    if len(words) != 1:
+        print(
+            "usage: python -m triax_sim.fleet PLAN (one JSON object, or - to read it from a line of standard input)",
+            file=sys.stderr,
+        )
+        return 2
+    fleet = Fleet(Plan.from_json(sys.stdin.readline() if words[0] == "-" else words[0]))
+
+    def stop(*_: object) -> None:
+        fleet.stop = True
+
+    signal.signal(signal.SIGTERM, stop)
+    result = fleet.run()
+    names = ("due", "sent", "acked", "unsent", "open")
+    print(json.dumps({"done": {name: result[name] for name in names}}), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What a generator measures of itself: histograms, counts per second, CPU; one JSON line a second while it runs."""
+
+import base64
+import resource
+from typing import Any
+
+import numpy as np
+
+from triax_sim.histogram import Histogram
+
+__all__ = ["CELLS", "Meter"]
+
+Array = np.ndarray[Any, Any]
+
+# State of a device in the heat map of the live page.
+CELLS = {"off": 0, "connecting": 1, "up": 2, "behind": 3}
+
+
+class Meter:
+    """Lateness (due to socket write) is the generator's own doing; `held` is what waited for a connection, window or socket."""
+
+    def __init__(self) -> None:
+        self.lateness, self.held, self.puback, self.round_trip, self.connecting = (Histogram() for _ in range(5))
+        self.due = self.sent = self.acked = 0
+        self.longest_pause_us = 0
+        self.seconds: list[dict[str, Any]] = []
+        self.measure_from_us = 0
+        self._recent = Histogram()
+        self._last = self._totals()
+
+    def wrote(self, due_us: Array, sent_us: Array, direct: bool) -> None:
+        """Frames that went out; `direct`: at their turn, else out of the spool."""
+        self.sent += len(due_us)
+        late = sent_us - due_us
+        if direct:
+            self._recent.record(late)
+        measured = due_us >= self.measure_from_us
+        (self.lateness if direct else self.held).record(late if measured.all() else late[measured])
+
+    def done(self, due_us: Array, sent_us: Array, now: int) -> None:
+        """Frames whose PUBACK came."""
+        self.acked += len(due_us)
+        measured = due_us >= self.measure_from_us
+        self.puback.record((now - due_us)[measured])
+        self.round_trip.record((now - sent_us)[measured])
+
+    def _totals(self) -> dict[str, float]:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return {"due": self.due, "sent": self.sent, "acked": self.acked, "cpu_s": usage.ru_utime + usage.ru_stime}
+
+    def second(self, now: int, cells: Array, backlog: int) -> dict[str, Any]:
+        """The line of this second: differences since the last one, state of every device."""
+        totals = self._totals()
+        line: dict[str, Any] = {name: totals[name] - self._last[name] for name in totals}
+        line |= {"time_us": now, "backlog": backlog, "online": int((cells >= CELLS["up"]).sum())}
+        line["lateness_us"] = self._recent.summary()
+        line["longest_pause_us"] = self.longest_pause_us
+        self.seconds.append(dict(line))
+        self._last, self._recent, self.longest_pause_us = totals, Histogram(), 0
+        return line | {"cells": base64.b64encode(cells.tobytes()).decode()}
+
+    def result(self) -> dict[str, Any]:
+        """Everything, for the statistics file."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        names = ("lateness", "held", "puback", "round_trip", "connecting")
+        return {
+            "due": self.due,
+            "sent": self.sent,
+            "acked": self.acked,
+            "cpu_user_s": usage.ru_utime,
+            "cpu_system_s": usage.ru_stime,
+            "memory_kb": usage.ru_maxrss,
+            "histograms": {name: getattr(self, name).to_json() for name in names},
+            "seconds": self.seconds,
+        }
