@@ -1,8 +1,9 @@
-"""Frames of thousands of devices, built by numpy in whole batches, byte for byte what the node's own code makes of the same samples.
+"""Frames of thousands of devices, built by numpy in whole batches, byte for byte what the node's own code makes of the same
+samples.
 
-A frame is a template of its motion (values, extremes, squares: computed once from raw samples by `reduce_counts`) with the device's own
-header: identity, boot, sequence, sample index, time, rate. Any frame can be made again from (device, number), so a spool or a
-window of unacknowledged frames is two numbers a device and never a store of bytes.
+A frame is a template of its motion (values, extremes, squares: computed once from raw samples by `reduce_counts`) with the
+device's own header: identity, boot, sequence, sample index, time, rate. Any frame can be made again from (device, number), so a
+spool or a window of unacknowledged frames is two numbers a device and never a store of bytes.
 """
 
 import zlib

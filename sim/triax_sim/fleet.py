@@ -1,11 +1,13 @@
 """The load generator: thousands of devices of one process, each with its own MQTT connection and its own schedule.
 
-    python -m triax_sim.fleet '{"target": {...}, "cohorts": [...], "ledger": "a.ledger", "stats": "a.json"}'      (or `-`: from standard input)
+    python -m triax_sim.fleet '{"target": {...}, "cohorts": [...], "ledger": "a.ledger", "stats": "a.json"}'      (or `-`: from
+    standard input)
 
-Open loop: a frame is due at an absolute time, whatever happened to the ones before. A block of what falls due within the next 10 ms is
-built ahead by numpy; each slot (2 ms) sends what is due by then, reads what has come, and sleeps until the next. What cannot go
-out (no connection, full window, full socket) waits in the device's spool and goes later, oldest first: no acknowledgement ever
-moves the schedule. One JSON line a second on standard output; on SIGTERM the run is cut short and still accounted for.
+Open loop: a frame is due at an absolute time, whatever happened to the ones before. A block of what falls due within the next 10
+ms is built ahead by numpy; each slot (2 ms) sends what is due by then, reads what has come, and sleeps until the next. What
+cannot go out (no connection, full window, full socket) waits in the device's spool and goes later, oldest first: no
+acknowledgement ever moves the schedule. One JSON line a second on standard output; on SIGTERM the run is cut short and still
+accounted for.
 """
 
 import gc
@@ -18,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from triax_proto.names import device_text
+
 from triax_sim.clock import Clock
 from triax_sim.flight import Flight
 from triax_sim.ledger import Writer
-from triax_sim.links import OFF, UP, WAIT, Links
 from triax_sim.life import Life
+from triax_sim.links import OFF, UP, WAIT, Links
 from triax_sim.meter import CELLS, Meter
 from triax_sim.packet import DISCONNECT, PINGREQ, PUBACK, BadReply, cut
 from triax_sim.plan import Plan
@@ -80,7 +82,9 @@ class Fleet:
     # -- phases of a run
 
     def run(self) -> dict[str, Any]:
-        """Connect, send for the plan's duration, wait for what is in flight; the statistics that are also written to the plan's file."""
+        """Connect, send for the plan's duration, wait for what is in flight; the statistics that are also written to the plan's
+        file.
+        """
         self._connect()
         start = self._go()
         gc.collect()
@@ -140,7 +144,7 @@ class Fleet:
                 at = upto
             self._hear(*self.links.poll(now), now)
             if at == len(block[2]) and now >= edge - _BLOCK_US:
-                if now >= end:
+                if edge >= end:  # not `now`: a generator that is behind still owes all that falls due
                     break
                 self._drain(now)
                 self.life.happen(min(edge + _BLOCK_US, end), self._switched)
@@ -173,6 +177,7 @@ class Fleet:
 
     def _finish(self, start: int) -> dict[str, Any]:
         now = self.clock()
+        self.meter.done(*self.flight.flush())
         self._line(now)
         flight, links = self.flight, self.links
         open_frames = int((flight.due - flight.low).sum())
@@ -299,8 +304,7 @@ class Fleet:
             devices, data = self._sort(devices, said, now)
             acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
         if len(acks):
-            due, sent = self.flight.acks(np.array(devices), acks[:, 2].astype(np.int64) << 8 | acks[:, 3], now)
-            self.meter.done(due, sent, now)
+            self.flight.acks(np.array(devices), acks[:, 2].astype(np.int64) << 8 | acks[:, 3], now)
 
     def _sort(self, devices: list[int], said: list[bytes], now: int) -> tuple[list[int], bytes]:
         """PUBACKs out of mixed replies, one device for each; other packets are dealt with."""
@@ -328,6 +332,7 @@ class Fleet:
         if now - self._chores_at < _CHORES_US:
             return
         self._chores_at = now
+        self.meter.done(*self.flight.flush())
         self.links.due(now, max(1, int(self.plan.connect_hz / 10)))
         self.links.stale(now)
         self.flight.overflow()

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from triax_proto.hop import LEDGER
 
 __all__ = ["BadLedger", "Writer", "digest", "read"]
@@ -23,7 +22,8 @@ class Writer:
 
     def __init__(self, path: str | Path) -> None:
         self.rows = 0
-        self._file = Path(path).open("wb", buffering=1 << 20)  # noqa: SIM115: held for as long as the run
+        # Open for as long as the run.
+        self._file = Path(path).open("wb", buffering=1 << 20)  # noqa: SIM115
 
     def add(
         self, device: Array, boot: Array, sequence: Array, checksum: Array, qos: Any, due_us: Any, sent_us: Any, acked_us: Any

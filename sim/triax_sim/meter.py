@@ -26,23 +26,34 @@ class Meter:
         self.seconds: list[dict[str, Any]] = []
         self.measure_from_us = 0
         self._recent = Histogram()
+        self._direct: list[tuple[Array, Array]] = []
+        self._spooled: list[tuple[Array, Array]] = []
         self._last = self._totals()
 
     def wrote(self, due_us: Array, sent_us: Array, direct: bool) -> None:
         """Frames that went out; `direct`: at their turn, else out of the spool."""
         self.sent += len(due_us)
-        late = sent_us - due_us
-        if direct:
-            self._recent.record(late)
-        measured = due_us >= self.measure_from_us
-        (self.lateness if direct else self.held).record(late if measured.all() else late[measured])
+        (self._direct if direct else self._spooled).append((due_us, sent_us))
 
-    def done(self, due_us: Array, sent_us: Array, now: int) -> None:
-        """Frames whose PUBACK came."""
-        self.acked += len(due_us)
-        measured = due_us >= self.measure_from_us
-        self.puback.record((now - due_us)[measured])
-        self.round_trip.record((now - sent_us)[measured])
+    def done(self, due_us: Array, sent_us: Array, acked_us: Array) -> None:
+        """Frames that are done, with their PUBACK (QoS 1) or without (0)."""
+        answered = acked_us > 0
+        self.acked += int(answered.sum())
+        answered &= due_us >= self.measure_from_us
+        self.puback.record((acked_us - due_us)[answered])
+        self.round_trip.record((acked_us - sent_us)[answered])
+
+    def _record(self) -> None:
+        """Put what was written since the last second into the histograms."""
+        for parts, histogram, recent in ((self._direct, self.lateness, self._recent), (self._spooled, self.held, None)):
+            if not parts:
+                continue
+            due = np.concatenate([part[0] for part in parts])
+            late = np.concatenate([part[1] for part in parts]) - due
+            if recent is not None:
+                recent.record(late)
+            histogram.record(late[due >= self.measure_from_us])
+            parts.clear()
 
     def _totals(self) -> dict[str, float]:
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -50,6 +61,7 @@ class Meter:
 
     def second(self, now: int, cells: Array, backlog: int) -> dict[str, Any]:
         """The line of this second: differences since the last one, state of every device."""
+        self._record()
         totals = self._totals()
         line: dict[str, Any] = {name: totals[name] - self._last[name] for name in totals}
         line |= {"time_us": now, "backlog": backlog, "online": int((cells >= CELLS["up"]).sum())}
@@ -61,6 +73,7 @@ class Meter:
 
     def result(self) -> dict[str, Any]:
         """Everything, for the statistics file."""
+        self._record()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         names = ("lateness", "held", "puback", "round_trip", "connecting")
         return {
