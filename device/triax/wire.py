@@ -1,0 +1,321 @@
+"""Protobuf for the small messages of a node: DeviceInfo, Status, Config, ConfigAck, Event. Frames have their own encoder.
+
+A message is a dict, its schema a table of (number, name, kind[, schema of the inner message]) as in proto/triax/v1/*.proto.
+`encode` gives the same bytes as Google's protobuf; `decode` takes what Google's takes except for groups, which nobody sends. Both
+allocate: these messages are few. A decoded dict has each plain field (zero where it was absent) and those `optional` and inner ones
+that were there.
+"""
+
+import struct
+
+from triax.errors import WireError
+
+try:
+    from micropython import const
+except ImportError:
+
+    def const(value):
+        return value
+
+
+UINT32 = const(0)
+UINT64 = const(1)
+SINT32 = const(2)
+BOOL = const(3)
+FIXED32 = const(4)
+FIXED64 = const(5)
+SFIXED64 = const(6)
+FLOAT = const(7)
+STRING = const(8)
+BYTES = const(9)
+MESSAGE = const(10)
+FLOATS = const(11)  # repeated, packed
+OPTIONAL = const(16)  # added to a kind: zero is written too, absence is told
+
+_KIND = const(15)
+_VARINT = const(0)
+_I64 = const(1)
+_LEN = const(2)
+_I32 = const(5)
+_WIRE_TYPES = (_VARINT, _VARINT, _VARINT, _VARINT, _I32, _I64, _I64, _I32, _LEN, _LEN, _LEN, _LEN)
+_FORMATS = {FIXED32: "<I", FIXED64: "<Q", SFIXED64: "<q", FLOAT: "<f"}
+_ZEROS = (0, 0, 0, False, 0, 0, 0, 0.0, "", b"")
+_U32 = 0xFFFFFFFF
+
+HEALTH = (
+    (1, "samples", UINT64),
+    (2, "lost_samples", UINT32),
+    (3, "fifo_high_water", UINT32),
+    (4, "fifo_capacity", UINT32),
+    (5, "worst_poll_gap_us", UINT32),
+    (6, "free_heap", UINT32),
+    (7, "spool_depth", UINT32),
+    (8, "spool_high_water", UINT32),
+    (9, "dropped_frames", UINT32),
+    (10, "reconnects", UINT32),
+    (11, "bus_errors", UINT32),
+    (12, "overruns", UINT32),
+    (13, "signal_dbm", SINT32),
+)
+STATUS = (
+    (1, "online", BOOL),
+    (2, "boot", FIXED32),
+    (3, "reason", UINT32),
+    (4, "time_us", SFIXED64),
+    (5, "health", MESSAGE, HEALTH),
+)
+DEVICE_INFO = (
+    (1, "device", FIXED64),
+    (2, "boot", FIXED32),
+    (3, "part", STRING),
+    (4, "sensor_serial", BYTES),
+    (5, "firmware", STRING),
+    (6, "board", STRING),
+    (7, "odr_nominal_hz", FLOAT),
+    (8, "range_g", FLOAT),
+    (9, "scale_g", FLOAT),
+    (10, "decimation", UINT32),
+    (11, "delay_us", FLOAT),
+    (12, "loss_detection", UINT32),
+    (13, "temperature_class", UINT32),
+    (14, "calibration_hash", BYTES),
+    (15, "config", UINT32),
+    (16, "spool_frames", UINT32),
+    (17, "clip_low", SINT32),
+    (18, "clip_high", SINT32),
+    (19, "node", FIXED64),
+)
+COMMAND = (
+    (1, "id", FIXED32),
+    (2, "kind", UINT32),
+    (3, "duration_ms", UINT32),
+    (4, "manifest", BYTES),
+)
+LINK = (
+    (1, "host", STRING | OPTIONAL),
+    (2, "port", UINT32 | OPTIONAL),
+    (3, "tls", BOOL | OPTIONAL),
+    (4, "keepalive_s", UINT32 | OPTIONAL),
+    (5, "username", STRING | OPTIONAL),
+    (6, "password", STRING | OPTIONAL),
+)
+CONFIG = (
+    (1, "version", UINT32),
+    (2, "link", MESSAGE, LINK),
+    (3, "odr_hz", FLOAT | OPTIONAL),
+    (4, "range_g", FLOAT | OPTIONAL),
+    (5, "decimation", UINT32 | OPTIONAL),
+    (6, "qos", UINT32 | OPTIONAL),
+    (7, "window", UINT32 | OPTIONAL),
+    (8, "test_pattern", BOOL | OPTIONAL),
+    (9, "keep_newest", BOOL | OPTIONAL),
+    (10, "replay_hz", UINT32 | OPTIONAL),
+    (11, "health_period_s", UINT32 | OPTIONAL),
+    (12, "command", MESSAGE, COMMAND),
+)
+CONFIG_ACK = (
+    (1, "version", UINT32),
+    (2, "result", UINT32),
+    (3, "field", STRING),
+    (4, "reason", STRING),
+    (5, "boot", FIXED32),
+)
+GAP = (
+    (1, "first_sample", FIXED64),
+    (2, "length", UINT32),
+    (3, "bound", UINT32),
+    (4, "cause", UINT32),
+)
+CLOCK_FIX = (
+    (1, "offset_us", SFIXED64),
+    (2, "error_us", UINT32),
+)
+SELF_TEST = (
+    (1, "result", UINT32),
+    (2, "response_g", FLOATS),
+    (3, "low_g", FLOATS),
+    (4, "high_g", FLOATS),
+    (5, "reason", STRING),
+)
+EVENT = (
+    (1, "device", FIXED64),
+    (2, "boot", FIXED32),
+    (3, "kind", UINT32),
+    (4, "time_us", SFIXED64),
+    (5, "time_error_us", FIXED32),
+    (6, "number", FIXED32),
+    (8, "gap", MESSAGE, GAP),
+    (9, "clock_fix", MESSAGE, CLOCK_FIX),
+    (10, "self_test", MESSAGE, SELF_TEST),
+)
+
+
+def encode(schema, message: dict) -> bytes:
+    """The bytes of a message. Raises ValueError if it has a field that the schema does not know."""
+    out = bytearray()
+    left = len(message)
+    for entry in schema:
+        if entry[1] in message:
+            left -= 1
+            value = message[entry[1]]
+            kind = entry[2] & _KIND
+            if entry[2] & OPTIONAL or kind == MESSAGE or _is_set(kind, value):
+                _put_varint(out, entry[0] << 3 | _WIRE_TYPES[kind])
+                _put(out, kind, value, entry)
+    if left:
+        known = [entry[1] for entry in schema]
+        raise ValueError("no such field: %s" % ", ".join([name for name in message if name not in known]))
+    return bytes(out)
+
+
+def _is_set(kind: int, value) -> bool:
+    if kind == FLOAT:
+        return struct.pack("<f", value) != b"\0\0\0\0"  # minus zero is set
+    return bool(value)
+
+
+def _put(out: bytearray, kind: int, value, entry) -> None:
+    if kind in _FORMATS:
+        out.extend(struct.pack(_FORMATS[kind], value))
+    elif kind <= BOOL:
+        value = int(value)
+        _put_varint(out, (value << 1 ^ value >> 31) & _U32 if kind == SINT32 else value)
+    else:
+        if kind == STRING:
+            data = value.encode()
+        elif kind == BYTES:
+            data = value
+        elif kind == FLOATS:
+            data = struct.pack("<%df" % len(value), *value)
+        else:
+            data = encode(entry[3], value)
+        _put_varint(out, len(data))
+        out.extend(data)
+
+
+def _put_varint(out: bytearray, value: int) -> None:
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+
+
+def decode(schema, data, limit: int = 4096) -> dict:
+    """The message of these bytes. Raises WireError: too long, cut short, or no protobuf; says what and at which byte."""
+    if len(data) > limit:
+        raise WireError("a message of %d bytes, at most %d are read" % (len(data), limit))
+    return _decode(schema, data, 0, len(data))
+
+
+def _decode(schema, data, at: int, end: int) -> dict:
+    message = {}
+    for entry in schema:
+        if entry[2] < MESSAGE:
+            message[entry[1]] = _ZEROS[entry[2]]
+        elif entry[2] == FLOATS:
+            message[entry[1]] = []
+    while at < end:
+        start = at
+        tag, at = _varint(data, at, end)
+        number = tag >> 3
+        if not number or tag > _U32:
+            raise WireError("field number %d at byte %d" % (number, start))
+        value, at = _raw(data, at, end, tag & 7, start)
+        for entry in schema:
+            if entry[0] == number:
+                _set(message, entry, tag & 7, data, value)
+                break
+    return message
+
+
+def _raw(data, at: int, end: int, wire_type: int, start: int):
+    """What stands behind a tag: an int for a varint, else (first byte, byte after). Then the byte after all of it."""
+    if wire_type == _VARINT:
+        return _varint(data, at, end)
+    if wire_type == _LEN:
+        length, at = _varint(data, at, end)
+    elif wire_type == _I64:
+        length = 8
+    elif wire_type == _I32:
+        length = 4
+    else:
+        raise WireError("wire type %d at byte %d" % (wire_type, start))
+    if length > end - at:
+        raise WireError("%d bytes wanted at byte %d, %d are there" % (length, at, end - at))
+    return (at, at + length), at + length
+
+
+def _varint(data, at: int, end: int):
+    value = 0
+    shift = 0
+    while True:
+        if at >= end:
+            raise WireError("cut short at byte %d" % at)
+        byte = data[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            if value >> 64:
+                break
+            return value, at
+        shift += 7
+        if shift > 63:
+            break
+    raise WireError("a number of more than 64 bits at byte %d" % at)
+
+
+def _set(message: dict, entry, wire_type: int, data, value) -> None:
+    """Put a value into the message. Another wire type than the schema's is an unknown field, as Google's parser has it."""
+    name = entry[1]
+    kind = entry[2] & _KIND
+    if kind == FLOATS and wire_type == _I32:
+        message[name].append(struct.unpack("<f", bytes(data[value[0] : value[1]]))[0])
+    elif wire_type != _WIRE_TYPES[kind]:
+        return
+    elif kind <= BOOL:
+        message[name] = _number(kind, value)
+    elif kind == MESSAGE:
+        inner = _decode(entry[3], data, value[0], value[1])
+        message[name] = _merged(entry[3], message[name], inner) if name in message else inner
+    else:
+        message[name] = _chunk(kind, bytes(data[value[0] : value[1]]), value[0], message.get(name))
+
+
+def _number(kind: int, value: int):
+    if kind == UINT64:
+        return value
+    if kind == BOOL:
+        return value != 0
+    value &= _U32
+    return value >> 1 ^ -(value & 1) if kind == SINT32 else value
+
+
+def _chunk(kind: int, data: bytes, at: int, before):
+    if kind in _FORMATS:
+        return struct.unpack(_FORMATS[kind], data)[0]
+    if kind == STRING:
+        try:
+            return str(data, "utf-8")
+        except UnicodeError:
+            raise WireError("text at byte %d is no UTF-8" % at)
+    if kind == FLOATS:
+        if len(data) % 4:
+            raise WireError("%d bytes of floats at byte %d" % (len(data), at))
+        return before + list(struct.unpack("<%df" % (len(data) // 4), data))
+    return data
+
+
+def _merged(schema, old: dict, new: dict) -> dict:
+    """A message that comes twice is merged, field by field."""
+    for entry in schema:
+        name = entry[1]
+        if name not in new:
+            continue
+        kind = entry[2] & _KIND
+        if kind == MESSAGE and name in old:
+            _merged(entry[3], old[name], new[name])
+        elif kind == FLOATS:
+            old[name] = old[name] + new[name]
+        elif entry[2] & OPTIONAL or kind == MESSAGE or _is_set(kind, new[name]):  # a plain zero was absent
+            old[name] = new[name]
+    return old
