@@ -3,8 +3,8 @@ injected.
 
 Whose fault an error is:
 
-    BusProtocolError    the caller drove the lines wrongly (no chip selected, two selected, clock too fast): a bug, never a bus
-    fault OSError             what a real bus reports to working code: nobody acknowledged on I2C
+    BusProtocolError    the caller drove the lines wrongly (no chip selected, two selected, clock too fast): a bug
+    OSError             what a real bus reports to working code: nobody acknowledged on I2C, a transfer given up
 
 A stuck or noisy SPI bus reports nothing, as in life: it delivers wrong bytes. Runs on MicroPython too.
 """
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from triax_sim.part import Part
     from triax_sim.world import World
 
-# MicroPython raises OSError(ENODEV) for an address nobody acknowledges.
+# MicroPython raises OSError(ENODEV) for an address nobody acknowledges, OSError(EIO) for a transfer that its driver gave up.
 ENODEV = 19
+EIO = 5
 
 
 class BusProtocolError(Exception):
@@ -30,13 +31,15 @@ class Faults:
     """What is wrong with a bus right now. All fields may change while it runs.
 
     bit_error_rate: chance that a bit read arrives flipped, seeded. stuck: None, or the byte that every read returns while writes
-    vanish (0x00 shorted, 0xFF floating). nak: no address acknowledges (I2C only). `flipped` counts the bits flipped so far.
+    vanish (0x00 shorted, 0xFF floating). nak: no address acknowledges (I2C only). fail: so many of the next transfers end in
+    OSError. `flipped` counts the bits flipped so far.
     """
 
     def __init__(self, seed: int = 1) -> None:
         self.bit_error_rate = 0.0
         self.stuck: int | None = None
         self.nak = False
+        self.fail = 0
         self.flipped = 0
         self._state = (seed * 2654435761 + 12345) & 0xFFFFFFFF or 1
 
@@ -48,6 +51,12 @@ class Faults:
         x ^= (x << 5) & 0xFFFFFFFF
         self._state = x
         return x / 4294967296.0
+
+    def check(self) -> None:
+        """Raise OSError if this transfer is one of those that fail."""
+        if self.fail > 0:
+            self.fail -= 1
+            raise OSError(EIO)
 
     def spoil(self, view: memoryview) -> None:
         """Do to bytes just read what this bus does to them."""
@@ -106,6 +115,7 @@ class SpiBus:
             if self.mode not in part.SPI_MODES:
                 raise BusProtocolError(f"{part.NAME} does not speak SPI mode {self.mode}")
             self._selected = part
+            part.byte_ns = self._byte_ns
             part.spi_begin()
 
         return cs
@@ -114,6 +124,7 @@ class SpiBus:
         part = self._selected
         if part is None:
             raise BusProtocolError(f"transfer of {count} bytes with no chip selected")
+        self.faults.check()
         if self.faults.stuck is None:
             part.spi_shift(tx, rx, count)
         if rx is not None:
@@ -174,6 +185,7 @@ class I2cBus:
 
     def _find(self, address: int) -> "Part | None":
         """The part at an address; None when the bus is stuck low, which looks like an acknowledge. OSError: nobody answered."""
+        self.faults.check()
         if self.faults.nak or (address not in self._parts and self.faults.stuck != 0) or self.faults.stuck == 0xFF:
             self._spend(1)
             raise OSError(ENODEV)

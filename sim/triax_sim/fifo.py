@@ -18,7 +18,7 @@ class Fifo:
 
     def clear(self) -> "list[tuple[int, int, int]]":
         """Empty the FIFO; returns the ranges that were thrown away."""
-        gone = [(r[0], r[1], r[2]) for r in self._ranges]
+        gone = self.ranges()
         self._ranges = []
         self.level = 0
         return gone
@@ -52,6 +52,10 @@ class Fifo:
         """Overwrite the oldest units beyond capacity; returns their ranges."""
         return self.pop(self.level - self.capacity) if self.level > self.capacity else []
 
+    def ranges(self) -> "list[tuple[int, int, int]]":
+        """All ranges, oldest first, left in place."""
+        return [(r[0], r[1], r[2]) for r in self._ranges]
+
     def head(self) -> "list[tuple[int, int, int]]":
         """The oldest range, left in place; empty if there is none."""
-        return [(r[0], r[1], r[2]) for r in self._ranges[:1]]
+        return self.ranges()[:1]

@@ -13,7 +13,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-__all__ = ["big16", "big16_tagged", "big20_marked", "even_parity", "little16", "select", "shifted", "tagged_words", "with_column"]
+__all__ = [
+    "big16",
+    "big16_tagged",
+    "big20_marked",
+    "even_parity",
+    "filled",
+    "length",
+    "little16",
+    "packets16",
+    "packets20",
+    "packets8",
+    "rows",
+    "select",
+    "shifted",
+    "tagged_words",
+    "with_column",
+]
 
 
 def _is_array(counts: "Any") -> bool:
@@ -129,3 +145,62 @@ def tagged_words(counts: "Any", first: int, sensor: int) -> bytes:
         out.append(tags[i % 4])
         out.extend(body[6 * i : 6 * i + 6])
     return bytes(out)
+
+
+def length(counts: "Any") -> int:
+    """Sets in counts of three axes."""
+    return len(counts) if _is_array(counts) else len(counts) // 3
+
+
+def rows(counts: "Any", chosen: "list[int]") -> "Any":
+    """The sets with these numbers, repeats included."""
+    if _is_array(counts):
+        return counts[chosen]
+    return [counts[3 * row + axis] for row in chosen for axis in range(3)]
+
+
+def filled(counts: "Any", value: int) -> "Any":
+    """As many sets, all of one value."""
+    return np.full_like(counts, value) if _is_array(counts) else [value] * len(counts)
+
+
+def packets8(counts: "Any", head: int, temperature: int) -> bytes:
+    """Eight bytes a set: header, x, y, z high byte first, temperature (ICM-42688-P, one sensor)."""
+    if _is_array(counts):
+        table = np.empty((len(counts), 8), dtype=np.uint8)
+        table[:, 0] = head
+        table[:, 1:7] = counts.astype(">i2").view(np.uint8).reshape(len(counts), 6)
+        table[:, 7] = temperature
+        return table.tobytes()
+    body = big16(counts)
+    return b"".join(bytes((head,)) + body[i : i + 6] + bytes((temperature,)) for i in range(0, len(body), 6))
+
+
+def _word(value: int) -> bytes:
+    return bytes((value >> 8 & 0xFF, value & 0xFF))
+
+
+def packets16(counts: "Any", head: int, gyro: int, temperature: int, times: "list[int] | None") -> bytes:
+    """Sixteen bytes a set: header, acceleration, gyro (one value for all axes), temperature, time (ICM-42688-P, both sensors)."""
+    count = length(counts)
+    body = big16(counts)
+    tail = _word(gyro) * 3 + bytes((temperature,))
+    stamps = times or [0] * count
+    return b"".join(bytes((head,)) + body[6 * i : 6 * i + 6] + tail + _word(stamps[i]) for i in range(count))
+
+
+def packets20(counts: "Any", head: int, gyro: int, temperature: int, times: "list[int] | None") -> bytes:
+    """Twenty bytes a set: as sixteen, of 20 bits whose last four stand in three bytes at the end, acceleration in the high half.
+
+    Counts have 18 bits and stand at the top of the 20.
+    """
+    count = length(counts)
+    flat = [int(value) << 2 for value in (counts.reshape(-1) if _is_array(counts) else counts)]
+    body = big16([value >> 4 for value in flat])
+    tail = _word(gyro) * 3 + _word(temperature)
+    stamps = times or [0] * count
+    packets = []
+    for i in range(count):
+        low = bytes([(value & 0x0F) << 4 for value in flat[3 * i : 3 * i + 3]])
+        packets.append(bytes((head,)) + body[6 * i : 6 * i + 6] + tail + _word(stamps[i]) + low)
+    return b"".join(packets)

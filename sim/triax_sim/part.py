@@ -1,18 +1,16 @@
-"""What every virtual part has: registers, an oscillator, samples from a source, a FIFO, a bus side, and the truth about what was
-lost.
+"""What every virtual part has besides registers: an oscillator, samples from a source, a FIFO, and the truth about what was lost.
 
 A part is lazy. Nothing happens between transactions; at each one it *catches up*: it works out from the world's time and its own
 oscillator how many samples it has made since, and lets them flow into the FIFO as ranges of numbers. Counts are asked from the
 source and packed into FIFO bytes only when read, a block at once. A `source(first_index, count)` gives raw counts (count, 3),
 already quantised and clipped; indices run on over the part's whole life. A source that has `begin(first_index, start_us,
-rate_hz, lsb_per_g, low, high)` is told when the part starts to measure with what scale and true rate.
-
-A write that a real part would ignore or that has no defined effect is not performed and noted in `refusals`: a test of a driver
-wants none. Runs on MicroPython too.
+rate_hz, lsb_per_g, low, high)` is told when the part starts to measure with what scale and true rate. Runs on MicroPython too.
 """
 
+from triax_sim.epoch import BLOCK, Epoch, Truth
 from triax_sim.fifo import Fifo
 from triax_sim.pack import shifted
+from triax_sim.registers import RegisterFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,126 +19,27 @@ if TYPE_CHECKING:
 
     from triax_sim.world import World
 
-__all__ = ["BLOCK", "Epoch", "Part", "Truth"]
-
-# Samples asked from the source and packed at once. Larger makes no difference to speed (measured); smaller pays Python's
-# overhead more often.
-BLOCK = 2048
-UHZ = 1_000_000_000_000  # microhertz times microseconds in one cycle
-MAX_REFUSALS = 100
+__all__ = ["Part"]
 
 
-class Truth:
-    """A part's own account of its samples: what really happened, for tests.
-
-    made: by the oscillator. unstored: while the FIFO was off. overwritten: oldest ones, in stream mode. refused: newest ones,
-    FIFO full and stopped. dropped: by a planted quirk. cleared: unread in the FIFO when it was reset or the part lost its
-    configuration.
+class Part(RegisterFile):
+    """Base of all virtual parts. `quirks` switches on, by number, faults of real silicon that QUIRKS names; `truth` is the
+    account.
     """
 
-    def __init__(self) -> None:
-        self.made = 0
-        self.unstored = 0
-        self.overwritten = 0
-        self.refused = 0
-        self.dropped = 0
-        self.cleared = 0
-
-    @property
-    def lost(self) -> int:
-        """Samples that were made but that no driver can ever read."""
-        return self.unstored + self.overwritten + self.refused + self.dropped + self.cleared
-
-
-class Epoch:
-    """Samples made under one configuration: their times, and their bytes in the FIFO. Numbers in here count from the epoch's
-    first sample.
-    """
-
-    def __init__(self, part: "Part", number: int, first: int, start_us: int, rate_uhz: int) -> None:
-        self.number = number
-        self.first = first
-        self.start_us = start_us
-        self.rate_uhz = rate_uhz
-        self.counted = 0  # samples below this are already in the account of losses
-        self.shift = part._shift()
-        self.unit_bytes = part._unit_bytes()
-        self.units_of_block = part._units_until(BLOCK)
-        self._part = part
-        self._blocks: dict[int, tuple[Any, bytes]] = {}
-
-    def due(self, now_us: int) -> int:
-        """How many samples the oscillator has made by now."""
-        return (now_us - self.start_us) * self.rate_uhz // UHZ if now_us > self.start_us else 0
-
-    def time_of(self, samples: int) -> int:
-        """The first whole microsecond at which this many samples have been made."""
-        return self.start_us + -(-samples * UHZ // self.rate_uhz)
-
-    def block(self, number: int) -> "tuple[Any, bytes]":
-        """Counts and FIFO bytes of a block; the last two stay, for a burst across their border."""
-        known = self._blocks.get(number)
-        if known is None:
-            known = self._part._make_block(self, number)
-            for old in [n for n in self._blocks if n < number - 1]:
-                del self._blocks[old]
-            self._blocks[number] = known
-        return known
-
-    def bytes_of(self, start: int, end: int) -> "list[memoryview]":
-        """FIFO bytes of units start..end, as pieces of blocks."""
-        size, width = self.units_of_block, self.unit_bytes
-        pieces = []
-        while start < end:
-            number = start // size
-            stop = min(end, (number + 1) * size)
-            base = number * size
-            pieces.append(memoryview(self.block(number)[1])[(start - base) * width : (stop - base) * width])
-            start = stop
-        return pieces
-
-    def sample(self, index: int) -> "tuple[int, int, int]":
-        """x, y, z of one sample in raw counts."""
-        counts = self.block(index // BLOCK)[0]
-        row = index % BLOCK
-        if hasattr(counts, "astype"):
-            return int(counts[row, 0]), int(counts[row, 1]), int(counts[row, 2])
-        return counts[3 * row], counts[3 * row + 1], counts[3 * row + 2]
-
-
-class Part:
-    """Base of all virtual parts. Subclasses restate the data sheet as class constants and a few small methods.
-
-    WRITABLE maps each register that may be written to the bits that may be 1 in it; STANDBY_ONLY are those a measuring part does
-    not accept.
-    """
-
-    NAME = ""
-    BUSES: "tuple[str, ...]" = ("spi",)
-    SPI_MODES: "tuple[int, ...]" = (0,)
-    SPI_MAX_HZ = 10_000_000
-    I2C_ADDRESSES: "tuple[int, ...]" = ()
-    I2C_MAX_HZ = 400_000
     FIFO_UNITS = 0
     CLIP_LOW = -32768
     CLIP_HIGH = 32767
-    IDENTITY: "dict[int, int]" = {}
-    RESET: "dict[int, int]" = {}
-    WRITABLE: "dict[int, int]" = {}
-    STANDBY_ONLY: "tuple[int, ...]" = ()
     QUIRKS: "tuple[str, ...]" = ()
+    DIP_US = 5000  # power-up after a supply dip: longer than any part here needs
 
     def __init__(self, world: "World", source: "Callable[[int, int], Any]", ppm: float = 0.0, temperature_c: float = 25.0) -> None:
-        self.world = world
         self.source = source
         self.ppm = ppm
         self.temperature_c = temperature_c
         self.truth = Truth()
-        self.refusals: list[str] = []
-        self.planted: dict[int, int] = {}
         self.quirks: dict[str, int] = {}
         self.fifo = Fifo(self.FIFO_UNITS)
-        self.registers = bytearray(256)
         self.epoch: Epoch | None = None
         self._epochs: dict[int, Epoch] = {}
         self._epoch_number = 0
@@ -148,14 +47,10 @@ class Part:
         self._fresh = False  # a sample has come since the data registers were read
         self._overrun = False
         self._skip = 0  # samples a quirk swallows next
-        self._busy_until_us = 0
-        self._residue = b""
-        self._address = -1
-        self._reading = False
-        self._begin_us = 0
-        self._load_reset_values()
+        self._residue = b""  # of the unit a burst has begun to read
+        RegisterFile.__init__(self, world)
 
-    # ---- what a subclass says about itself ---------------------------------------------------------------------------------------
+    # ---- what a subclass says about itself
 
     def _rate_hz(self) -> float:
         """Nominal output rate under the present registers."""
@@ -191,34 +86,15 @@ class Part:
         """Watermark in units; 0 is off."""
         raise NotImplementedError
 
-    def _decode(self, command: int) -> "tuple[int, bool]":
-        """Register address and whether it is a read, from the first SPI byte."""
-        raise NotImplementedError
-
-    def _get(self, address: int) -> int:
-        """Value of a register as read, side effects of reading included."""
-        return self.registers[address]
-
-    def _check(self, address: int, value: int) -> "str | None":
-        """Why a write of legal bits is still refused; None accepts it."""
-        return None
-
-    def _changed(self, address: int, old: int, value: int) -> None:
-        """A register has been written."""
-
     def _shift(self) -> "tuple[int, int, int]":
         """Counts added to the source by offset registers and self-test."""
         return 0, 0, 0
 
-    def _next(self, address: int) -> int:
-        """The address that follows in a burst."""
-        return (address + 1) & 0xFF
+    def _layout(self) -> "Any":
+        """What `_pack` must know of the registers, kept for samples that are read after the registers change."""
+        return None
 
-    def _is_port(self, address: int) -> bool:
-        """Whether a read here takes from the FIFO."""
-        raise NotImplementedError
-
-    # ---- samples and FIFO --------------------------------------------------------------------------------------------------------
+    # ---- samples and FIFO
 
     def _units_until(self, samples: int) -> int:
         return samples * self._units_per_sample()
@@ -230,6 +106,8 @@ class Part:
     def _start(self, turn_on_us: int) -> None:
         """Begin an epoch: measure under the present registers. The first sample is due one period after the turn-on time."""
         self._stop()
+        for number, first, last in self.fifo.ranges():  # unread samples keep the counts of the configuration that made them
+            self._epochs[number].bytes_of(first, last)
         rate_uhz = int(self._rate_hz() * (1_000_000 + self.ppm))
         start_us = self.world.now_us + turn_on_us
         self._epoch_number += 1
@@ -237,10 +115,14 @@ class Part:
         self._epochs = {n: e for n, e in self._epochs.items() if self.fifo.level}
         self._epochs[self._epoch_number] = self.epoch
         self._made = 0
+        self._begin_source(self.epoch)
+
+    def _begin_source(self, epoch: Epoch) -> None:
         begin = getattr(self.source, "begin", None)
         if begin is not None:
-            low, high = self._clip()
-            begin(self.truth.made, start_us + 1_000_000 * 1_000_000 / rate_uhz, rate_uhz / 1e6, self._lsb_per_g(), low, high)
+            low, high = epoch.clip
+            first_us = epoch.start_us + 1_000_000 * 1_000_000 / epoch.rate_uhz
+            begin(epoch.first, first_us, epoch.rate_uhz / 1e6, self._lsb_per_g(), low, high)
 
     def _stop(self) -> None:
         """Stop measuring; what the FIFO holds stays in it."""
@@ -248,7 +130,7 @@ class Part:
 
     def _make_block(self, epoch: Epoch, number: int) -> "tuple[Any, bytes]":
         counts = self.source(epoch.first + number * BLOCK, BLOCK)
-        low, high = self._clip()
+        low, high = epoch.clip
         counts = shifted(counts, epoch.shift, low, high)
         return counts, self._pack(epoch, number * BLOCK, counts)
 
@@ -340,16 +222,6 @@ class Part:
         samples = self._samples_before(target)
         return self.epoch.time_of(samples + (self._units_until(samples) < target))
 
-    # ---- registers ---------------------------------------------------------------------------------------------------------------
-
-    def _load_reset_values(self) -> None:
-        for i in range(len(self.registers)):
-            self.registers[i] = 0
-        for address, value in self.IDENTITY.items():
-            self.registers[address] = value
-        for address, value in self.RESET.items():
-            self.registers[address] = value
-
     def reset(self, busy_us: int) -> None:
         """Return to reset values and answer nothing for a while; what was in the FIFO is gone."""
         self.catch_up()
@@ -358,103 +230,15 @@ class Part:
         self._load_reset_values()
         self._busy_until_us = self.world.now_us + busy_us
 
-    def refuse(self, address: int, value: int, reason: str) -> None:
-        """Note a write that has no effect."""
-        if len(self.refusals) < MAX_REFUSALS:
-            self.refusals.append(f"{self.NAME}: 0x{value:02x} to register 0x{address:02x}: {reason}")
+    def power_dip(self) -> None:
+        """A dip of the supply: the part comes back with its reset values, and nobody is told."""
+        self.reset(self.DIP_US)
 
-    def read_register(self, address: int) -> int:
-        """What a bus read of one register gives."""
-        if self.world.now_us < self._busy_until_us:
-            return 0
-        if address in self.planted:
-            return self.planted[address]
-        return self._get(address)
+    def _measuring(self) -> bool:
+        return self.epoch is not None
 
-    def write_register(self, address: int, value: int) -> None:
-        """What a bus write of one register does."""
-        mask = self.WRITABLE.get(address)
-        if self.world.now_us < self._busy_until_us:
-            self.refuse(address, value, "the part is still resetting")
-        elif mask is None:
-            self.refuse(address, value, "not a register that can be written")
-        elif value & ~mask:
-            self.refuse(address, value, "reserved bits set")
-        elif address in self.STANDBY_ONLY and self.epoch is not None and value != self.registers[address]:
-            self.refuse(address, value, "written while measuring")
-        else:
-            reason = self._check(address, value)
-            if reason is not None:
-                self.refuse(address, value, reason)
-            else:
-                old = self.registers[address]
-                self.registers[address] = value
-                self._changed(address, old, value)
-
-    # ---- bus side ----------------------------------------------------------------------------------------------------------------
-
-    def spi_begin(self) -> None:
-        """Chip select falls."""
-        self.catch_up()
-        self._address = -1
+    def _transaction_over(self) -> None:
         self._residue = b""
-        self._begin_us = self.world.now_us
-
-    def spi_shift(self, tx: "bytes | bytearray | memoryview | None", rx: "memoryview | None", count: int) -> None:
-        """Exchange bytes while selected; the first one since chip select fell is the command."""
-        self.catch_up()
-        at = 0
-        if self._address < 0:
-            self._address, self._reading = self._decode(tx[0] if tx is not None else 0)
-            at = 1
-            if rx is not None:
-                rx[0] = 0
-        if at >= count:
-            return
-        if self._reading:
-            self._read_into(memoryview(bytearray(count - at)) if rx is None else rx[at:])
-            return
-        for i in range(at, count):
-            self.write_register(self._address, tx[i] if tx is not None else 0)
-            self._address = self._next(self._address)
-
-    def spi_end(self) -> None:
-        """Chip select rises."""
-        self.catch_up()
-        self._residue = b""
-
-    def i2c_write(self, data: bytes) -> None:
-        """Register address, then bytes for it and its followers."""
-        self.catch_up()
-        self._residue = b""
-        if not data:
-            return
-        self._address = self._sub_address(data[0])
-        for value in data[1:]:
-            self.write_register(self._address, value)
-            self._address = self._next(self._address)
-
-    def _sub_address(self, byte: int) -> int:
-        return byte
-
-    def i2c_read(self, view: memoryview) -> None:
-        """Bytes from the present register address on."""
-        self.catch_up()
-        self._read_into(view)
-
-    def i2c_stop(self) -> None:
-        """The bus is free again."""
-        self._residue = b""
-
-    def _read_into(self, view: memoryview) -> None:
-        at = 0
-        while at < len(view):
-            if self._is_port(self._address) and self.world.now_us >= self._busy_until_us:
-                at += self._read_port(view[at:])
-            else:
-                view[at] = self.read_register(self._address)
-                self._address = self._next(self._address)
-                at += 1
 
     def _read_port(self, view: memoryview) -> int:
         """Fill from a FIFO port whose address holds; returns the bytes taken. An empty FIFO gives zeros."""
@@ -467,3 +251,24 @@ class Part:
         view[:need] = data[:need]
         self._residue = data[need:]
         return need
+
+    def _read_window(self, view: memoryview, first: int, width: int) -> int:
+        """Fill from a window of `width` registers that shows the oldest unit; the address wraps in it. A unit leaves the FIFO
+        when its last byte is read. An empty FIFO gives zeros.
+        """
+        offset = self._address - first
+        whole, left = divmod(offset + len(view), width)
+        data = self._take(whole)
+        if len(data) < whole * width:
+            data = data + bytes(whole * width - len(data))
+        if left:
+            data = data + self._peek(width)
+        view[:] = data[offset : offset + len(view)]
+        self._address = first + left
+        return len(view)
+
+    def _peek(self, width: int) -> bytes:
+        """The oldest unit, left in the FIFO; zeros if there is none."""
+        for number, start, _ in self.fifo.head():
+            return bytes(self._epochs[number].bytes_of(start, start + 1)[0])
+        return bytes(width)

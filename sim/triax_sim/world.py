@@ -36,6 +36,11 @@ class World:
         self.now_us += total // 1000
         self._residue_ns = total % 1000
 
+    @property
+    def now_ns(self) -> int:
+        """Nanoseconds since the world began: what transfers at odd clocks have taken is in it."""
+        return self.now_us * 1000 + self._residue_ns
+
     def ticks_us(self) -> int:
         """Microseconds as MicroPython's time.ticks_us() gives them: modulo 2**30."""
         return self.now_us & (TICKS_PERIOD - 1)

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from triax_sim.part import Epoch
+    from triax_sim.epoch import Epoch
 
 __all__ = ["Twin"]
 
@@ -101,18 +101,21 @@ class Twin(Part):
     def _unit_bytes(self) -> int:
         return 2 + self._tagged()
 
+    def _layout(self) -> "tuple[tuple[int, ...], int]":
+        return self._channels(), self._tagged()
+
     def _temperature_code(self) -> int:
         return max(0, min(4095, round(self.TEMPERATURE_25C + self.TEMPERATURE_SLOPE * (self.temperature_c - 25.0))))
 
     def _pack(self, epoch: "Epoch", first: int, counts: "Any") -> bytes:
-        channels = self._channels()
+        channels, tagged = epoch.layout
         axes = tuple(n for n in channels if n < 3)
         chosen = pack.select(counts, axes)
         if 3 in channels:
             # 12 bits left justified in 16; the value's sign bit is its top bit, as any other FIFO entry's.
             code = self._temperature_code() << 4
             chosen = pack.with_column(chosen, len(axes), code - 65536 if code > 32767 else code)
-        return pack.big16_tagged(chosen, channels) if self._tagged() else pack.big16(chosen)
+        return pack.big16_tagged(chosen, channels) if tagged else pack.big16(chosen)
 
     def _storing(self) -> bool:
         return bool(self.registers[DIG_EN] & 0x08 and self.registers[FIFO_CFG0] & 0x30)
@@ -216,17 +219,18 @@ class Twin(Part):
         self._burst = True
         return Part._read_port(self, view)
 
-    def spi_end(self) -> None:
-        """Chip select rises: here the planted quirks act."""
-        epoch = self.epoch
-        if self.quirks.get("lose_in_transaction") and epoch is not None:
-            self._skip += epoch.due(self.world.now_us) - epoch.due(self._begin_us)
-        Part.spi_end(self)
-        self._skip = 0
-        every = self.quirks.get("misalign_every", 0)
+    def _keep(self, epoch: "Epoch", first: int, last: int) -> None:
+        if self._selected and self.quirks.get("lose_in_transaction"):
+            self.truth.dropped += last - first
+        else:
+            Part._keep(self, epoch, first, last)
+
+    def _transaction_over(self) -> None:
+        Part._transaction_over(self)
         if self._burst:
             self._burst = False
             self._bursts += 1
+            every = self.quirks.get("misalign_every", 0)
             if every and self._bursts % every == 0 and self.fifo.level:
                 self.truth.dropped += self._samples_in(self.fifo.pop(1))
 

@@ -6,13 +6,14 @@ counter.
 """
 
 from triax_sim import pack
-from triax_sim.part import BLOCK, Part
+from triax_sim.epoch import BLOCK
+from triax_sim.part import Part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from triax_sim.part import Epoch
+    from triax_sim.epoch import Epoch
 
 __all__ = ["Twin"]
 
@@ -259,25 +260,9 @@ class Twin(Part):
             self._skip = self.quirks.get("lose_at_cycle", 0)
 
     def _read_port(self, view: memoryview) -> int:
-        """Words from the FIFO; a word leaves it when its last byte is read, and reading goes on at its first after the wrap."""
-        offset = self._address - TAG
-        need = len(view)
-        whole = (offset + need) // WORD
-        data = self._take(whole)
-        if whole:
-            self._overrun = False
-        left = offset + need - whole * WORD
-        if len(data) < whole * WORD:
-            data = data + bytes(whole * WORD - len(data))
-        elif left:
-            data = data + self._peek()
-        view[:need] = data[offset : offset + need]
-        self._address = TAG + left
-        return need
-
-    def _peek(self) -> bytes:
-        """The oldest word, left in the FIFO; zeros if there is none."""
-        return b"".join(self._epochs[n].bytes_of(start, start + 1)[0] for n, start, _ in self.fifo.head()) or bytes(WORD)
+        """Words from the FIFO; the address wraps from the last byte of a word to its tag."""
+        self._overrun = False
+        return self._read_window(view, TAG, WORD)
 
     def int1(self) -> int:
         """Level of the INT1 pin."""
