@@ -66,9 +66,12 @@ class SpiDevice:
         self._tx[1] = value
         self.transfer(self._tx, self._rx)
 
-    def burst(self, register: int, unit: int, units: int):
-        """Buffers for reads of 1 to `units` times `unit` bytes from `register` on: make them at start, read without allocating."""
-        return _SpiBurst(self, register, unit, units)
+    def burst(self, register: int, unit: int, units: int, spare: int = 0):
+        """Buffers for reads of 1 to `units` times `unit` bytes from `register` on: make them at start, read without allocating.
+
+        `spare`: bytes of buffer behind what is read, for the driver's use.
+        """
+        return _SpiBurst(self, register, unit, units, spare)
 
 
 class I2cDevice:
@@ -97,9 +100,9 @@ class I2cDevice:
         self._byte[0] = value
         self._i2c.writeto_mem(self._address, register, self._byte)
 
-    def burst(self, register: int, unit: int, units: int):
-        """Buffers for reads of 1 to `units` times `unit` bytes from `register` on."""
-        return _I2cBurst(self._i2c, self._address, register, self._multiple, unit, units)
+    def burst(self, register: int, unit: int, units: int, spare: int = 0):
+        """As SpiDevice.burst."""
+        return _I2cBurst(self._i2c, self._address, register | (self._multiple if unit * units > 1 else 0), unit, units, spare)
 
 
 def _steps(units: int) -> list:
@@ -118,9 +121,9 @@ class _SpiBurst:
 
     start = 1  # the byte under the command is no data
 
-    def __init__(self, device: SpiDevice, register: int, unit: int, units: int) -> None:
+    def __init__(self, device: SpiDevice, register: int, unit: int, units: int, spare: int) -> None:
         self._device = device
-        self.buffer = bytearray(1 + unit * units)
+        self.buffer = bytearray(1 + unit * units + spare)
         tx = bytearray(1 + unit * units)
         tx[0] = device.command(register, unit * units)
         self._counts = _steps(units)
@@ -142,11 +145,11 @@ class _I2cBurst:
 
     start = 0
 
-    def __init__(self, i2c, address: int, register: int, multiple: int, unit: int, units: int) -> None:
+    def __init__(self, i2c, address: int, register: int, unit: int, units: int, spare: int) -> None:
         self._i2c = i2c
         self._address = address
-        self._register = register | (multiple if unit * units > 1 else 0)
-        self.buffer = bytearray(unit * units)
+        self._register = register
+        self.buffer = bytearray(unit * units + spare)
         self._counts = _steps(units)
         self._rx = [memoryview(self.buffer)[: unit * count] for count in self._counts]
 

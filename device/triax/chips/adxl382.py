@@ -1,0 +1,271 @@
+"""ADXL382: 16, 32 or 64 kHz, FIFO of 320 axis entries with channel tags, SPI or I2C. Section numbers are those of sensors.md 1; its
+sources: Linux adxl380.c [L380], no-OS adxl38x [N38x], an ADXL382 example for the Pico [P382].
+"""
+
+from triax import kernels
+from triax.chips import FAIL, GAP_AXIS, INCONCLUSIVE, LOSS_FLAG, NOT_MEASURED, PASS, TEMPERATURE_RELATIVE
+from triax.chips.part import Part
+
+try:
+    from micropython import const
+except ImportError:  # CPython
+
+    def const(value: int) -> int:
+        return value
+
+
+# 1.3 registers [N38x]
+_DEVID_AD = const(0x00)
+_DEVID_MST = const(0x01)
+_PART_ID = const(0x02)
+_SERIAL_NUMBER_0 = const(0x04)
+_STATUS0 = const(0x11)
+_XDATA_H = const(0x15)
+_TDATA_H = const(0x1B)
+_FIFO_DATA = const(0x1D)
+_FIFO_STATUS0 = const(0x1E)  # entries, low byte first (trap g)
+_MISC0 = const(0x20)
+_OP_MODE = const(0x26)
+_DIG_EN = const(0x27)
+_REG_RESET = const(0x2A)
+_INT0_MAP0 = const(0x2B)
+_FIFO_CFG0 = const(0x30)
+_FIFO_CFG1 = const(0x31)
+_SNSR_AXIS_EN = const(0x38)
+_TRIG_CFG = const(0x49)
+_FILTER = const(0x50)
+_MISO = const(0x58)
+
+_RESET_CODE = const(0x52)  # 1.1
+_XYZ_FIFO = const(0x78)  # DIG_EN (1.6)
+_TAGS = const(0x40)  # FIFO_CFG0 bit 6 (1.8)
+_STREAM = const(0x20)
+_OVERRUN = const(0x04)  # STATUS0 (1.4)
+_HIGH_PERFORMANCE = const(12)  # OP_MODE (1.5)
+_VERY_LOW_POWER = const(3)
+_MODE_SETTLE_US = const(2000)  # 1.5 [N38x]
+_RESET_US = const(500)
+_EQ_BYPASS = const(0x40)  # whenever a low-pass is on (trap j)
+_ST_ON = const(0xC0)  # SNSR_AXIS_EN: ST_MODE, ST_FORCE; bit 5 reverses
+_ST_REVERSE = const(0x20)
+_ENTRIES = const(320)
+_MAX_FAILURES = const(3)  # bursts that may be noise; then the FIFO is started anew
+_STILL_MG = const(500)  # spread over the self-test's samples above which it cannot judge: a sixth of the smallest response
+
+
+class Adxl382(Part):
+    """See triax.chips.
+
+    `burst_sets`: most sets a transfer. Register traffic under way when a sample is due is said to lose that sample (trap a): at
+    8 MHz and 16 kHz 6 sets take 55 us, less than the 62.5 us between samples. 0: all at once, fewest transfers.
+    """
+
+    NAME = "adxl382"
+    BUSES = ("spi", "i2c")
+    SPI_MODE = 0  # [N38x, P382]
+    SPI_MAX_HZ = 8_000_000
+    I2C_ADDRESSES = (0x54, 0x1D)  # [L380]; 0x1D from one third-party project
+    FIFO_SETS = 106  # of 320 entries; whole sets only (1.8)
+    RANGES_G = (15, 30, 60)
+    ODRS_HZ = (1000, 16000, 32000, 64000)  # 1.7
+    LOWPASS = (0, 4, 8, 16)
+    HIGHPASS = (0, 405, 1611, 6433, 25893, 104822, 420168)  # ODR x 24.7e-4 .. 0.0238e-4 as divisors
+    ODR_TOLERANCE_PPM = 30_000  # in no source
+    LOSS_DETECTION = LOSS_FLAG
+    TEMPERATURE_CLASS = TEMPERATURE_RELATIVE  # the sources differ by 20 codes, 2 degrees, on the offset (1.10)
+    SET_BYTES = 9
+    SELF_TEST = True
+    NEAR_FULL = 12  # 0.75 ms at 16 kHz
+
+    FAMILY = 0x80  # MISC0 bit 7: the part id is 380 on both (trap i)
+    G_PER_COUNT = (500e-6, 1000e-6, 2000e-6)  # 1.10 [N38x]
+    TEMPERATURE_25C = 570  # 12-bit code [L380]
+    SELF_TEST_LOW_MG = (3100, 3100, 2600)  # forward minus reverse (1.10)
+    SELF_TEST_HIGH_MG = (4200, 4200, 3400)
+
+    def __init__(self, device, burst_sets: int = 0) -> None:
+        self._burst_sets = burst_sets or self.FIFO_SETS
+        Part.__init__(self, device)
+
+    def _prepare(self) -> None:
+        device = self.device
+        device.addressing(1, 1, 0, 0)  # 1.2: command = address << 1 | read
+        self._burst = device.burst(_FIFO_DATA, 9, self._burst_sets, 6)  # room for two entries more
+        self._entry = device.burst(_FIFO_DATA, 3, 1)
+        self._fifo_status = device.burst(_FIFO_STATUS0, 2, 1)
+        self._temperature = device.burst(_TDATA_H, 2, 1)
+        self._loose = 0  # entries in the FIFO beyond the whole sets of the last poll
+        self._failures = 0  # bursts without one whole set, in a row
+
+    def check(self) -> None:
+        """See triax.chips."""
+        self._identify(_DEVID_AD, 0xAD)
+        self._identify(_DEVID_MST, 0x1D)
+        self._identify(_PART_ID, 0x17)
+        self._identify(_MISC0, self.FAMILY, 0x80)
+        self.serial = bytes([self.device.read(_SERIAL_NUMBER_0 + i) for i in range(7)])
+
+    def reset(self) -> None:
+        """See triax.chips."""
+        self.device.write(_REG_RESET, _RESET_CODE)
+        self.device.sleep_us(_RESET_US)
+        self._identify(_DEVID_AD, 0xAD)
+
+    def _derive(self) -> None:
+        self.scale_g = self.G_PER_COUNT[self.RANGES_G.index(self.range_g)]
+
+    def _mode(self) -> int:
+        return _VERY_LOW_POWER if self.odr_hz == self.ODRS_HZ[0] else _HIGH_PERFORMANCE
+
+    def _registers(self, running: bool):
+        rate = (0x00, 0x00, 0x80, 0x40)[self.ODRS_HZ.index(self.odr_hz)]  # DEC_2X, SINC_RATE
+        corner = self.HIGHPASS.index(self._highpass)
+        lowpass = self.LOWPASS.index(self._lowpass)
+        # Bit 3 puts the high-pass into the data path.
+        filters = lowpass << 4 | (_EQ_BYPASS if lowpass else 0) | (corner | 8 if corner else 0)
+        span = self.RANGES_G.index(self.range_g) << 6
+        return (
+            (_OP_MODE, span | (self._mode() if running else 0)),  # first of all to standby (trap h)
+            (_MISO, 0x01),  # strong driver, needed at 8 MHz [P382]
+            (_TRIG_CFG, rate),
+            (_FILTER, filters),
+            (_INT0_MAP0, 0x08),  # the FIFO watermark alone (1.9)
+        )
+
+    def _set_mode(self, mode: int) -> None:
+        self._put(_OP_MODE, self.RANGES_G.index(self.range_g) << 6 | mode)
+        self.device.sleep_us(_MODE_SETTLE_US)
+
+    def _run(self, watermark: int) -> None:
+        entries = 3 * watermark
+        self._put(_FIFO_CFG0, 0)
+        self._put(_DIG_EN, _XYZ_FIFO)
+        self._put(_FIFO_CFG1, entries & 255)
+        self._put(_FIFO_CFG0, _TAGS | _STREAM | entries >> 8)
+        self.device.read(_STATUS0)  # an old overrun
+        self._set_mode(self._mode())
+
+    def _halt(self) -> None:
+        self._set_mode(0)
+        self._put(_FIFO_CFG0, 0)  # mode 0 empties
+        self._put(_DIG_EN, 0)
+
+    def _status(self) -> int:
+        if self.device.read(_STATUS0) & _OVERRUN:
+            self._overrun = True
+        self._fifo_status.read(1)
+        buf = self._fifo_status.buffer
+        start = self._fifo_status.start
+        entries = buf[start] | (buf[start + 1] & 1) << 8
+        if entries > _ENTRIES:
+            return self.FIFO_SETS + 1  # no such level
+        self._loose = entries % 3
+        return entries // 3
+
+    def _decode(self, at: int, sets: int, out, to: int) -> int:
+        buf = self._burst.buffer
+        leading = kernels.leading
+        good = leading(buf, at, sets, 9, 0xFF, 0)
+        good = leading(buf, at + 3, good, 9, 0xFF, 1)
+        good = leading(buf, at + 6, good, 9, 0xFF, 2)
+        kernels.take16(buf, at + 1, good, 9, 3, 1, 0, out, to)
+        return good
+
+    def _resync(self, at: int, sets: int) -> int:
+        """Go on at the next X: after an overrun the oldest entry is a Y or Z, and the pointers can fall out of step (trap b)."""
+        buf = self._burst.buffer
+        entry = 0
+        entries = 3 * sets
+        while entry + 3 <= entries:
+            i = at + 3 * entry
+            if buf[i] == 0 and buf[i + 3] == 1 and buf[i + 6] == 2:
+                self._failures = 0
+                self._at = i
+                return (entries - entry) // 3 + self._complete(entry % 3, at + 3 * entries)
+            entry += 1
+        self._failures += 1
+        if self._failures > _MAX_FAILURES:
+            self._clear()
+        return 0
+
+    def _complete(self, missing: int, end: int) -> int:
+        """The last set of the burst lacks `missing` entries: fetch them one by one behind it. Returns 1 if it is whole now."""
+        if not missing:
+            return 0
+        if 3 * self._waiting + self._loose < missing:
+            self._next_gap |= GAP_AXIS
+            return 0
+        buf = self._burst.buffer
+        for _ in range(missing):
+            self._entry.read(1)
+            start = self._entry.start
+            for i in range(3):
+                buf[end + i] = self._entry.buffer[start + i]
+            end += 3
+        if self._loose < missing:
+            self._waiting -= 1
+            self._loose += 3
+        self._loose -= missing
+        return 1
+
+    def _clear(self) -> None:
+        """Start the FIFO anew: mode 0, then stream (trap b)."""
+        self._failures = 0
+        self._halt()
+        self._run(self._watermark)
+        self._waiting = 0
+        self._loose = 0
+
+    def temperature_mc(self) -> int:
+        """See triax.chips: 12 bits in bits 15:4, 10.2 codes a degree (1.10). 0 is what a sensor that is off reads."""
+        self._temperature.read(1)
+        buf = self._temperature.buffer
+        start = self._temperature.start
+        code = buf[start] << 4 | buf[start + 1] >> 4
+        if not code:
+            return NOT_MEASURED
+        return 25000 + (code - self.TEMPERATURE_25C) * 10000 // 102
+
+    # Self-test
+
+    def self_test(self) -> int:
+        """See triax.chips: forward minus reverse deflection, 25 samples 10 ms apart each (1.10), sign-extended (trap p)."""
+        kept = [(register, self.device.read(register)) for register in (_DIG_EN, _SNSR_AXIS_EN)]
+        self._put(_DIG_EN, _XYZ_FIFO & 0x70)
+        self._set_mode(_HIGH_PERFORMANCE)
+        try:
+            self._put(_SNSR_AXIS_EN, _ST_ON)
+            forward, spread = self._mean_mg()
+            self._put(_SNSR_AXIS_EN, _ST_ON | _ST_REVERSE)
+            reverse, more = self._mean_mg()
+        finally:
+            self._set_mode(0)
+            for register, value in kept:
+                self._put(register, value)
+        self.self_test_mg = tuple([a - b for a, b in zip(forward, reverse)])
+        self.self_test_low_mg = self.SELF_TEST_LOW_MG
+        self.self_test_high_mg = self.SELF_TEST_HIGH_MG
+        if max(spread, more) > _STILL_MG:
+            self.self_test_reason = "vibration: %d mg over the samples, above %d mg" % (max(spread, more), _STILL_MG)
+            return INCONCLUSIVE
+        for axis in range(3):
+            if not self.SELF_TEST_LOW_MG[axis] <= self.self_test_mg[axis] <= self.SELF_TEST_HIGH_MG[axis]:
+                self.self_test_reason = "%s answers %d mg" % ("xyz"[axis], self.self_test_mg[axis])
+                return FAIL
+        self.self_test_reason = ""
+        return PASS
+
+    def _mean_mg(self):
+        """Mean of 25 samples and the largest spread of an axis, both mg."""
+        data = self.device.burst(_XDATA_H, 6, 1)
+        samples = []
+        self.device.sleep_us(10_000)  # deflection settles
+        for _ in range(25):
+            self.device.sleep_us(10_000)
+            data.read(1)
+            word = memoryview(data.buffer)[data.start :]
+            samples.append([((word[2 * i] << 8 | word[2 * i + 1]) ^ 0x8000) - 0x8000 for i in range(3)])
+        scale_mg = 1000 * self.scale_g
+        mean = [int(sum([s[i] for s in samples]) * scale_mg / 25) for i in range(3)]
+        spread = max([max([s[i] for s in samples]) - min([s[i] for s in samples]) for i in range(3)])
+        return mean, int(spread * scale_mg)
