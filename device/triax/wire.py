@@ -1,9 +1,9 @@
 """Protobuf for the small messages of a node: DeviceInfo, Status, Config, ConfigAck, Event. Frames have their own encoder.
 
-A message is a dict, its schema a table of (number, name, kind[, schema of the inner message]) as in proto/triax/v1/*.proto.
-`encode` gives the same bytes as Google's protobuf; `decode` takes what Google's takes except for groups, which nobody sends. Both
-allocate: these messages are few. A decoded dict has each plain field (zero where it was absent) and those `optional` and inner ones
-that were there.
+A message is a dict, its schema a table of (number, name, kind[, schema of the inner message]) as in triax.messages. `encode`
+gives the same bytes as Google's protobuf; `decode` takes what Google's takes except for groups, which nobody sends. Both
+allocate: these messages are few. A decoded dict has each plain field (zero where it was absent) and those `optional` and inner
+ones that were there.
 """
 
 import struct
@@ -41,113 +41,6 @@ _WIRE_TYPES = (_VARINT, _VARINT, _VARINT, _VARINT, _I32, _I64, _I64, _I32, _LEN,
 _FORMATS = {FIXED32: "<I", FIXED64: "<Q", SFIXED64: "<q", FLOAT: "<f"}
 _ZEROS = (0, 0, 0, False, 0, 0, 0, 0.0, "", b"")
 _U32 = 0xFFFFFFFF
-
-HEALTH = (
-    (1, "samples", UINT64),
-    (2, "lost_samples", UINT32),
-    (3, "fifo_high_water", UINT32),
-    (4, "fifo_capacity", UINT32),
-    (5, "worst_poll_gap_us", UINT32),
-    (6, "free_heap", UINT32),
-    (7, "spool_depth", UINT32),
-    (8, "spool_high_water", UINT32),
-    (9, "dropped_frames", UINT32),
-    (10, "reconnects", UINT32),
-    (11, "bus_errors", UINT32),
-    (12, "overruns", UINT32),
-    (13, "signal_dbm", SINT32),
-)
-STATUS = (
-    (1, "online", BOOL),
-    (2, "boot", FIXED32),
-    (3, "reason", UINT32),
-    (4, "time_us", SFIXED64),
-    (5, "health", MESSAGE, HEALTH),
-)
-DEVICE_INFO = (
-    (1, "device", FIXED64),
-    (2, "boot", FIXED32),
-    (3, "part", STRING),
-    (4, "sensor_serial", BYTES),
-    (5, "firmware", STRING),
-    (6, "board", STRING),
-    (7, "odr_nominal_hz", FLOAT),
-    (8, "range_g", FLOAT),
-    (9, "scale_g", FLOAT),
-    (10, "decimation", UINT32),
-    (11, "delay_us", FLOAT),
-    (12, "loss_detection", UINT32),
-    (13, "temperature_class", UINT32),
-    (14, "calibration_hash", BYTES),
-    (15, "config", UINT32),
-    (16, "spool_frames", UINT32),
-    (17, "clip_low", SINT32),
-    (18, "clip_high", SINT32),
-    (19, "node", FIXED64),
-)
-COMMAND = (
-    (1, "id", FIXED32),
-    (2, "kind", UINT32),
-    (3, "duration_ms", UINT32),
-    (4, "manifest", BYTES),
-)
-LINK = (
-    (1, "host", STRING | OPTIONAL),
-    (2, "port", UINT32 | OPTIONAL),
-    (3, "tls", BOOL | OPTIONAL),
-    (4, "keepalive_s", UINT32 | OPTIONAL),
-    (5, "username", STRING | OPTIONAL),
-    (6, "password", STRING | OPTIONAL),
-)
-CONFIG = (
-    (1, "version", UINT32),
-    (2, "link", MESSAGE, LINK),
-    (3, "odr_hz", FLOAT | OPTIONAL),
-    (4, "range_g", FLOAT | OPTIONAL),
-    (5, "decimation", UINT32 | OPTIONAL),
-    (6, "qos", UINT32 | OPTIONAL),
-    (7, "window", UINT32 | OPTIONAL),
-    (8, "test_pattern", BOOL | OPTIONAL),
-    (9, "keep_newest", BOOL | OPTIONAL),
-    (10, "replay_hz", UINT32 | OPTIONAL),
-    (11, "health_period_s", UINT32 | OPTIONAL),
-    (12, "command", MESSAGE, COMMAND),
-)
-CONFIG_ACK = (
-    (1, "version", UINT32),
-    (2, "result", UINT32),
-    (3, "field", STRING),
-    (4, "reason", STRING),
-    (5, "boot", FIXED32),
-)
-GAP = (
-    (1, "first_sample", FIXED64),
-    (2, "length", UINT32),
-    (3, "bound", UINT32),
-    (4, "cause", UINT32),
-)
-CLOCK_FIX = (
-    (1, "offset_us", SFIXED64),
-    (2, "error_us", UINT32),
-)
-SELF_TEST = (
-    (1, "result", UINT32),
-    (2, "response_g", FLOATS),
-    (3, "low_g", FLOATS),
-    (4, "high_g", FLOATS),
-    (5, "reason", STRING),
-)
-EVENT = (
-    (1, "device", FIXED64),
-    (2, "boot", FIXED32),
-    (3, "kind", UINT32),
-    (4, "time_us", SFIXED64),
-    (5, "time_error_us", FIXED32),
-    (6, "number", FIXED32),
-    (8, "gap", MESSAGE, GAP),
-    (9, "clock_fix", MESSAGE, CLOCK_FIX),
-    (10, "self_test", MESSAGE, SELF_TEST),
-)
 
 
 def encode(schema, message: dict) -> bytes:

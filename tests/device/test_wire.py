@@ -6,16 +6,16 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from triax import wire
+from triax import messages, wire
 from triax.errors import WireError
 from triax_proto.v1 import device_pb2, event_pb2
 
 MESSAGES = {
-    "info": (wire.DEVICE_INFO, device_pb2.DeviceInfo),
-    "status": (wire.STATUS, device_pb2.Status),
-    "config": (wire.CONFIG, device_pb2.Config),
-    "ack": (wire.CONFIG_ACK, device_pb2.ConfigAck),
-    "event": (wire.EVENT, event_pb2.Event),
+    "info": (messages.DEVICE_INFO, device_pb2.DeviceInfo),
+    "status": (messages.STATUS, device_pb2.Status),
+    "config": (messages.CONFIG, device_pb2.Config),
+    "ack": (messages.CONFIG_ACK, device_pb2.ConfigAck),
+    "event": (messages.EVENT, event_pb2.Event),
 }
 ALL = pytest.mark.parametrize("name", MESSAGES)
 VALUES = {
@@ -49,7 +49,7 @@ def of_schema(schema):
         return VALUES[entry[2] & 15]
 
     strategy = st.fixed_dictionaries({}, optional={entry[1]: value(entry) for entry in schema})
-    if schema is wire.EVENT:  # a oneof holds one
+    if schema is messages.EVENT:  # a oneof holds one
         strategy = st.tuples(strategy, st.sampled_from(DETAILS)).map(one_detail)
     return strategy
 
@@ -126,9 +126,9 @@ def agrees_with_google(schema, cls, data):
         google = cls.FromString(data)
     except DecodeError:
         # Details that only the stream writes are unknown to the node, which looks no further into them.
-        assert schema is wire.EVENT, f"Google refuses what we took: {data!r}"
+        assert schema is messages.EVENT, f"Google refuses what we took: {data!r}"
         return
-    if schema is not wire.EVENT:  # a oneof that came twice keeps the last for Google, each for us
+    if schema is not messages.EVENT:  # a oneof that came twice keeps the last for Google, each for us
         assert same(ours, from_google(schema, google)), data
 
 
@@ -159,9 +159,9 @@ def test_truncation_at_every_byte_is_refused_or_a_shorter_message():
         "odr_hz": 16000.0,
         "command": {"id": 7, "kind": 1},
     }
-    encoded = wire.encode(wire.CONFIG, message)
+    encoded = wire.encode(messages.CONFIG, message)
     for cut in range(len(encoded)):
-        agrees_with_google(wire.CONFIG, device_pb2.Config, encoded[:cut])
+        agrees_with_google(messages.CONFIG, device_pb2.Config, encoded[:cut])
 
 
 @pytest.mark.parametrize(
@@ -180,21 +180,21 @@ def test_truncation_at_every_byte_is_refused_or_a_shorter_message():
 )
 def test_what_is_wrong_and_where(data, what):
     with pytest.raises(WireError, match=what):
-        wire.decode(wire.CONFIG, data)
+        wire.decode(messages.CONFIG, data)
 
 
 def test_unknown_fields_and_wrong_wire_types_are_skipped():
     later = b"\xf8\x07\x05" + b"\xf2\x07\x02ab" + b"\x0d\x01\x02\x03\x04"  # 127 twice, then version as fixed32
-    assert wire.decode(wire.CONFIG, later + b"\x08\x09") == {"version": 9}
+    assert wire.decode(messages.CONFIG, later + b"\x08\x09") == {"version": 9}
 
 
 def test_a_message_inside_itself_is_bounded_by_the_schema():
     data = b"\x12\x00"
     for _ in range(10):
         data = b"\x12" + bytes([len(data)]) + data
-    wire.decode(wire.CONFIG, data)
+    wire.decode(messages.CONFIG, data)
 
 
 def test_a_field_that_does_not_exist_is_the_callers_fault():
     with pytest.raises(ValueError, match="no such field: versoin"):
-        wire.encode(wire.CONFIG, {"versoin": 1})
+        wire.encode(messages.CONFIG, {"versoin": 1})
