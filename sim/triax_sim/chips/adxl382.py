@@ -1,4 +1,4 @@
-"""Virtual ADXL382: 16 kHz (32, 64) three-axis accelerometer with a FIFO of 320 axis entries, SPI.
+"""Virtual ADXL382: 16 kHz (32, 64) three-axis accelerometer with a FIFO of 320 axis entries, SPI or I2C.
 
 Source: facts of the ADXL380/382 register map (Linux iio adxl380, no-OS adxl38x). What no source states is marked unconfirmed.
 Not modelled: filters' effect on the data, activity and tap events, audio and low-power modes, parity.
@@ -38,7 +38,10 @@ class Twin(Part):
     `lose_in_transaction` 1: samples due while chip select is low are lost."""
 
     NAME = "adxl382"
+    BUSES = ("spi", "i2c")
     SPI_MAX_HZ = 8_000_000
+    I2C_ADDRESSES = (0x54, 0x1D)
+    I2C_MAX_HZ = 1_000_000  # unconfirmed
     FIFO_UNITS = 320
     IDENTITY = {0x00: 0xAD, 0x01: 0x1D, 0x02: 0x17, 0x03: 0xC1, MISC0: 0x80}
     RESET = {STATUS0: 0x80, 0x13: 0x04, INT0_MAP0: 0x80, INT1_MAP1: 0x80, 0x33: 0x08, 0x34: 0x1A}
@@ -156,13 +159,17 @@ class Twin(Part):
         if XDATA_H <= address <= TDATA_L:
             self._fresh = False
             n, low = divmod(address - XDATA_H, 2)
-            value = self.latest()[n] if n < 3 else self._temperature_code() << 4
+            value = self.latest()[n] if n < 3 else self._temperature_register()
             return value & 0xFF if low else value >> 8 & 0xFF
         if address == FIFO_STATUS0:
             return self.fifo.level & 0xFF
         if address == FIFO_STATUS1:
             return self.fifo.level >> 8
         return self.registers[address]
+
+    def _temperature_register(self) -> int:
+        """12 bits left justified; nothing is measured unless the part runs with its temperature channel on."""
+        return self._temperature_code() << 4 if self.epoch is not None and self.registers[DIG_EN] & 0x80 else 0
 
     def _fifo_flags(self) -> int:
         level, watermark = self.fifo.level, self._watermark()
