@@ -60,6 +60,7 @@ class Fleet:
         self.links.dropped = self.flight.lost_link
         self.life = Life(plan, people, self.links)
         self.life.number = lambda who: self._next[who]
+        self.life.forget = lambda who: self.flight.give_up(who, self.flight.due[who])
         self._next = np.zeros(people.count, np.int64)  # number of the first frame that is in no block yet
         self._next_due = np.full(people.count, NEVER)
         replay = np.array([c.replay_hz for c in plan.cohorts])[people.cohort]
@@ -87,9 +88,6 @@ class Fleet:
         """
         self._connect()
         start = self._go()
-        gc.collect()
-        gc.freeze()
-        gc.disable()  # nothing here makes cycles; a collection over 10,000 connections is a pause
         self._send(start, start + int(self.plan.duration_s * 1e6))
         self._settle(self.clock() + int(self.plan.drain_s * 1e6))
         return self._finish(start)
@@ -105,7 +103,7 @@ class Fleet:
         while not self.stop:
             now = self.clock()
             self.links.due(now, 256)
-            self._hear(*self.links.poll(now, 0.002), now)
+            self._hear(*self.links.poll(now, 0.002), self.clock())
             up = int((self.links.state == UP).sum())
             if up >= int(on.sum()) or now > limit:
                 break
@@ -126,6 +124,7 @@ class Fleet:
     def _send(self, start: int, end: int) -> None:
         people, slot = self.people, int(self.plan.slot_ms * 1000)
         self._next[:] = self.flight.due[:] = people.begin(start)
+        self.meter.due += int(self.flight.due.sum())
         every = np.arange(people.count)
         self._next_due = people.due_us(every, self._next)
         self.meter.measure_from_us = start + int(self.plan.warmup_s * 1e6)
@@ -142,7 +141,7 @@ class Fleet:
             if upto > at:
                 self._dispatch(block, at, upto)
                 at = upto
-            self._hear(*self.links.poll(now), now)
+            self._hear(*self.links.poll(now), self.clock())
             if at == len(block[2]) and now >= edge - _BLOCK_US:
                 if edge >= end:  # not `now`: a generator that is behind still owes all that falls due
                     break
@@ -168,7 +167,7 @@ class Fleet:
             now = self.clock()
             if now > until:
                 break
-            self._hear(*self.links.poll(now, 0.005), now)
+            self._hear(*self.links.poll(now, 0.005), self.clock())
             self._drain(now)
             self._chores(now)
             if now >= second:
@@ -374,6 +373,9 @@ def main(arguments: list[str] | None = None) -> int:
         fleet.stop = True
 
     signal.signal(signal.SIGTERM, stop)
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # nothing here makes cycles; a collection over 10,000 connections is a pause
     result = fleet.run()
     names = ("due", "sent", "acked", "unsent", "open")
     print(json.dumps({"done": {name: result[name] for name in names}}), flush=True)

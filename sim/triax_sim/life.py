@@ -23,7 +23,9 @@ class Life:
         late = np.array([c.power_on_s > 0 or c.power_spread_s > 0 for c in plan.cohorts])[people.cohort]
         self.on_from_start = ~late
         self._agenda: list[tuple[int, int, Callable[[Switched, int], None]]] = []
+        # Set by the fleet: number of the next frame of each device; drop what is in their spools.
         self.number: Callable[[Array], Array] = lambda who: np.zeros(len(who), np.int64)
+        self.forget: Callable[[Array], None] = lambda who: None
 
     def begin(self, start_us: int) -> None:
         """Fix the times; devices that are switched on late wait for theirs."""
@@ -75,6 +77,8 @@ class Life:
 
         def reboot(switched: Switched, at: int) -> None:
             off(at)
+            if not event.spool_kept:
+                self.forget(who)
             again = at + int(event.for_s * 1e6)
             self._people.reboot(who, self.number(who), np.full(len(who), again))
             switched(who, None)

@@ -12,6 +12,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class Links:
         count: int,
         connect: Callable[[int], bytes],
         birth: Callable[[int], bytes],
-        backoff: np.ndarray,
+        backoff: np.ndarray[Any, Any],
         seed: int,
         context: Callable[[int], ssl.SSLContext] | None = None,
     ) -> None:
@@ -140,12 +141,11 @@ class Links:
 
     def send(self, devices: list[int], packets: list[bytes]) -> list[int]:
         """Write one packet to each device; bytes taken: 0 if its socket is full, -1 if it is broken."""
-        if self._context is None:
-            write, whom = os.write, self.fd[devices].tolist()
-        else:
-            write, whom = _tls_write, [self._sockets[d] for d in devices]
         done: list[int] = []
-        calls = map(write, whom, packets)
+        if self._context is None:
+            calls = map(os.write, self.fd[devices].tolist(), packets)
+        else:
+            calls = map(_tls_write, [self._sockets[d] for d in devices], packets)
         while True:
             # extend keeps what it had taken when a call raises, and map goes on after it: no Python per packet in between.
             try:
@@ -306,12 +306,12 @@ class Links:
         self._epoll.close()
 
 
-def _tls_write(link: ssl.SSLSocket, packet: bytes) -> int:
-    return link.send(packet)
+def _tls_write(link: Any, packet: bytes) -> int:
+    return int(link.send(packet))
 
 
-def _tls_read(link: ssl.SSLSocket) -> bytes:
-    data = link.recv(_READ)
+def _tls_read(link: Any) -> bytes:
+    data: bytes = link.recv(_READ)
     while data and link.pending():
         data += link.recv(_READ)
     return data

@@ -116,7 +116,7 @@ class Plan:
         data["target"] = _make(Target, data.get("target", {}), "target")
         data["cohorts"] = tuple(_make(Cohort, item, f"cohort {n}") for n, item in enumerate(data.get("cohorts", [])))
         data["events"] = tuple(_make(LifeEvent, item, f"event {n}") for n, item in enumerate(data.get("events", [])))
-        plan = _make(cls, data, "plan")
+        plan: Self = _make(cls, data, "plan")
         for cohort in plan.cohorts:
             check_cohort(cohort)
         return plan

@@ -28,7 +28,7 @@ _CONFIG = 1
 def indices(cohort: Cohort, process: int, processes: int) -> Array:
     """Fleet indices of a cohort's devices that one process takes."""
     every = np.arange(cohort.first, cohort.first + cohort.count)
-    return every[every % processes == process]
+    return np.asarray(every[every % processes == process])
 
 
 def _spread(device: Array, salt: int) -> Array:
@@ -112,14 +112,10 @@ class Population:
         # Segment: first frame, boot, its frame and sample numbers, UTC of its first sample, error of the device's UTC.
         shape = (1, self.count)
         self._used = np.ones(self.count, np.int64)
-        self._frame0, self._sequence0, self._clock_us = (
-            np.zeros(shape, np.int64),
-            np.zeros(shape, np.int64),
-            np.zeros(shape, np.int64),
-        )
+        self._frame0, self._sequence0, self._clock_us = np.zeros((3, *shape), np.int64)
         self._boot = np.full(shape, self.plan.boot, np.int64)
         self._start_us = (first_due - np.rint((backlog + 1) * self.period_us).astype(np.int64))[None]
-        return backlog
+        return np.asarray(backlog)
 
     def _segment(self, who: Array, number: Array) -> Array:
         if len(self._frame0) == 1:

@@ -257,7 +257,7 @@ class Hop:
     def lost_at(self, place: Array, above: Mapping[str, "Hop"]) -> list[str]:
         """First hop that has not each of these frames; `device` where it was never written to a socket."""
         lost = np.full(len(place), self.name, dtype=object)
-        for name, hop in reversed(above.items()):
+        for name, hop in reversed(list(above.items())):
             lost[(hop.seen[place] == 0) & ~hop.damaged[place]] = name
         lost[self.emitted.fate[place] == FATES["never"]] = "device"
         return [str(name) for name in lost]
