@@ -13,7 +13,7 @@ import numpy as np
 from triax_proto import batch, frame
 from triax_proto.errors import FrameError
 
-__all__ = ["Bad", "Group", "Record", "Unpacked", "unpack"]
+__all__ = ["Bad", "Flat", "Group", "Record", "Unpacked", "flat", "unpack"]
 
 Array = np.ndarray[Any, Any]
 
@@ -70,6 +70,53 @@ class Unpacked:
 
     def __len__(self) -> int:
         return sum(map(len, self.groups)) + len(self.bad)
+
+
+@dataclass(slots=True)
+class Flat:
+    """Identities of all frames of some records, in the order of arrival: by record, then by place in it."""
+
+    unpacked: Unpacked
+    records: Sequence[Record]
+    group: Array  # index of each frame's group, and
+    at: Array  # its place there
+    partition: Array
+    device: Array
+    boot: Array
+    sequence: Array
+    checksum: Array
+
+    def __len__(self) -> int:
+        return len(self.device)
+
+    def wire(self, i: int) -> bytes:
+        """Frame i as the node encoded it."""
+        group = self.unpacked.groups[self.group[i]]
+        at = int(self.at[i])
+        return group.original[at] if group.original is not None else bytes(group.frames[at].tobytes())
+
+    def record_of(self, i: int) -> Record:
+        """The record that brought frame i."""
+        return self.records[int(self.unpacked.groups[self.group[i]].record[self.at[i]])]
+
+
+def flat(unpacked: Unpacked, records: Sequence[Record]) -> Flat:
+    """Line up the frames that `unpack` found in `records`."""
+    groups = unpacked.groups
+    sizes = [len(g) for g in groups]
+    group = np.repeat(np.arange(len(groups)), sizes)
+    at = np.concatenate([np.arange(n) for n in sizes]) if groups else np.empty(0, np.int64)
+    record = np.concatenate([g.record for g in groups]) if groups else np.empty(0, np.int64)
+    partition = np.array([r.partition for r in records], np.int32)[record]
+    columns = [
+        np.concatenate([g.frames[name] for g in groups]) if groups else np.empty(0, kind)
+        for name, kind in (("device", "u8"), ("boot", "u4"), ("sequence", "u4"), ("checksum", "u4"))
+    ]
+    if len(groups) > 1:
+        order = np.lexsort((np.concatenate([g.place for g in groups]), record))
+        group, at, partition = group[order], at[order], partition[order]
+        columns = [column[order] for column in columns]
+    return Flat(unpacked, records, group, at, partition, *columns)
 
 
 def _uniform(records: Sequence[Record], indices: list[int], values: int) -> Group | None:

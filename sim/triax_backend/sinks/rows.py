@@ -97,7 +97,7 @@ def blank(count: int, frames: int, per_axis: int) -> Array:
 def fill(rows: Array, found: Array) -> None:
     """Put frames into rows: `found` has shape (rows, frames of a run) and a `frame_dtype`."""
     for name, _, items in _ARRAYS:
-        if name in rows.dtype.names:  # type: ignore[operator]
+        if name in rows.dtype.names:
             values = found[name]
             rows[name]["value"] = values.reshape(len(rows), -1) if items != 1 else values
 
@@ -109,28 +109,39 @@ def with_originals(rows: Array, originals: Iterable[bytes]) -> bytes:
     return b"".join(raw[i * size : (i + 1) * size - 4] + struct.pack(">i", len(o)) + o for i, o in enumerate(originals))
 
 
-def read(chunks: Iterable[bytes], batch: int = 20_000) -> Iterator[tuple[Array, list[bytes] | None]]:
+def read(chunks: Iterable[bytes], extra: bool = False, batch: int = 20_000) -> Iterator[tuple[Array, list[bytes] | None, Array]]:
     """Rows of `COPY (SELECT <COLUMNS>) TO STDOUT (FORMAT binary)`, one chunk a row, as arrays of one layout each.
 
-    Yields (rows, None), or (rows, wire bytes of each) for frames of another shape. Order among layouts is not kept.
+    Yields (rows, None, extra), or (one row, its frame's wire bytes, extra) for a frame of another shape. Order among layouts is not
+    kept. `extra`: the select has one bigint more behind them; zeros otherwise.
     """
     plain: dict[tuple[int, int], list[bytes]] = {}
+    tail = 12 if extra else 0
     for number, chunk in enumerate(chunks):
         at = len(COPY_HEAD) if number == 0 else 0
-        if chunk[at : at + 2] == COPY_END:
-            break
+        if chunk[at : at + 2] in (COPY_END, b""):
+            continue
         _, frames, _, per_axis = _SHAPE.unpack_from(chunk, at)
-        dtype, _ = _layout(frames, per_axis)
-        row = chunk[at : at + dtype.itemsize]
-        if chunk[at + dtype.itemsize - 4 : at + dtype.itemsize] != b"\xff\xff\xff\xff":
-            yield np.frombuffer(row, dtype), [chunk[at + dtype.itemsize :]]
+        size = _layout(frames, per_axis)[0].itemsize
+        if len(chunk) - at - tail > size:
+            more = int.from_bytes(chunk[-8:], "big", signed=True) if extra else 0
+            row = np.frombuffer(chunk[at : at + size], _layout(frames, per_axis)[0])
+            yield row, [chunk[at + size : len(chunk) - tail]], np.array([more])
             continue
         waiting = plain.setdefault((frames, per_axis), [])
-        waiting.append(row)
+        waiting.append(chunk[at:])
         if len(waiting) == batch:
-            yield np.frombuffer(b"".join(plain.pop((frames, per_axis))), dtype), None
+            yield _cut_plain(plain.pop((frames, per_axis)), frames, per_axis, extra)
     for (frames, per_axis), waiting in plain.items():
-        yield np.frombuffer(b"".join(waiting), _layout(frames, per_axis)[0]), None
+        yield _cut_plain(waiting, frames, per_axis, extra)
+
+
+def _cut_plain(chunks: list[bytes], frames: int, per_axis: int, extra: bool) -> tuple[Array, None, Array]:
+    row = _layout(frames, per_axis)[0]
+    if not extra:
+        return np.frombuffer(b"".join(chunks), row), None, np.zeros(len(chunks), np.int64)
+    both = np.frombuffer(b"".join(chunks), np.dtype([("row", row), ("size", ">i4"), ("extra", ">i8")]))
+    return both["row"], None, both["extra"].astype(np.int64)
 
 
 def reassemble(rows: Array) -> Array:
@@ -141,6 +152,6 @@ def reassemble(rows: Array) -> Array:
     out["boot"] = np.repeat(rows["boot"], frames)
     out["sequence"] = (rows["first_sequence"][:, None] + np.arange(frames)).reshape(-1)
     for name, _, _ in _ARRAYS:
-        if name in rows.dtype.names:  # type: ignore[operator]
+        if name in rows.dtype.names:
             out[name] = rows[name]["value"].reshape(out[name].shape)
     return out
