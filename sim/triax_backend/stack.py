@@ -15,6 +15,8 @@ import contextlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -29,11 +31,13 @@ from triax_backend.servers import SERVERS, NoDisk, Server, StackError
 from triax_backend.servers.guard import Guard
 from triax_backend.servers.process import cpu_s
 from triax_backend.settings import Settings
+from triax_backend.supervise import Supervisor
 
 __all__ = ["PROFILES", "ServerStatus", "Stack"]
 
 PROFILES = ("embedded", "local")
 _STATE = "stack.json"
+_DRAIN_S = 40.0  # more than the supervisor gives its workers
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,8 @@ class Stack:
         self.detached = detached
         self.partitions = partitions
         self._guard: Guard | None = None
+        self._supervisor: Supervisor | None = None
+        self._workers_pid: tuple[int, float] | None = None  # of a detached supervisor, with its start time
         wanted = [name for name in SERVERS if name in set(only) and name not in self.external]
         self._servers: dict[str, Server] = {}
         for name in wanted:
@@ -114,6 +120,41 @@ class Stack:
         self._save()
         return self
 
+    @property
+    def supervisor(self) -> Supervisor:
+        """Runs workers beside the servers and ends before them."""
+        if self._supervisor is None:
+            self._supervisor = Supervisor(self.settings, self.directory)
+        return self._supervisor
+
+    def supervise(self, workers: Sequence[str]) -> None:
+        """For a detached stack: a supervisor process with these workers ("bridge --metrics-port 9101"), ended by `stop`."""
+        command = [sys.executable, "-m", "triax_backend.supervise", "--directory", str(self.directory), *workers]
+        with (self.directory / "logs" / "supervise.log").open("ab") as out:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.settings.environ()},
+                start_new_session=True,
+            )
+        self._workers_pid = child.pid, psutil.Process(child.pid).create_time()
+        self._save()
+
+    def _end_workers(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.stop()
+            self._supervisor = None
+        if self._workers_pid is not None:
+            pid, created = self._workers_pid
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if process.create_time() == created:
+                    process.terminate()
+                    process.wait(_DRAIN_S)
+            self._workers_pid = None
+
     def _start_one(self, server: Server) -> None:
         server.start()
         if self._guard is not None and server.process is not None:
@@ -147,7 +188,8 @@ class Stack:
             raise errors[0]
 
     def stop(self) -> None:
-        """Stop the servers that this stack started; data and logs stay."""
+        """Stop the workers, then the servers that this stack started; data and logs stay."""
+        self._end_workers()
         self._each(lambda server: server.stop())
         if self._guard is not None:
             self._guard.close()
@@ -192,7 +234,7 @@ class Stack:
             if server.process is not None
         }
         state: dict[str, Any] = {"profile": self.profile, "external": self.external, "servers": servers}
-        state["settings"] = asdict(self.settings)
+        state |= {"settings": asdict(self.settings), "workers": self._workers_pid}
         partial = self.directory / f"{_STATE}.{os.getpid()}"
         partial.write_text(json.dumps(state, indent=1))
         partial.chmod(0o600)  # URLs may hold passwords
@@ -214,4 +256,6 @@ class Stack:
         stack = cls(path.parent, state["profile"], external=state["external"], ports=ports, only=ports, detached=True)
         for name, one in state["servers"].items():
             stack[name].adopt(one["pid"], one["created"])
+        if state["workers"]:
+            stack._workers_pid = tuple(state["workers"])
         return stack
