@@ -28,6 +28,8 @@ Attributes, valid after `configure`
 Methods
 
     check()             read the identity. Raises WrongPart
+    validate(range_g, odr_hz, lowpass, highpass)
+                        raise BadSetting where `configure` would, touch nothing
     reset()             soft reset, waits for it, leaves the part in standby. Raises NotTaken
     configure(range_g, odr_hz, lowpass=0, highpass=0)
                         in standby, registers read back. Raises BadSetting, NotTaken

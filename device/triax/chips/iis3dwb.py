@@ -78,9 +78,13 @@ class Iis3dwb(Part):
         self.device.write(_CTRL3_C, _SW_RESET)
         self._await(_CTRL3_C, _SW_RESET, 50, 20)
 
-    def _derive(self) -> None:
-        if self._lowpass and self._highpass:
+    def validate(self, range_g: int, odr_hz: float, lowpass: int, highpass: int) -> None:
+        """See triax.chips."""
+        Part.validate(self, range_g, odr_hz, lowpass, highpass)
+        if lowpass and highpass:
             raise BadSetting("the iis3dwb has a low-pass or a high-pass, not both")
+
+    def _derive(self) -> None:
         self.scale_g = {2: 61e-6, 4: 122e-6, 8: 244e-6, 16: 488e-6}[self.range_g]  # 2.6 [S3DWB, IG1]
 
     def _control(self) -> int:

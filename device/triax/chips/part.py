@@ -14,7 +14,7 @@ class Part:
     _decode(at, sets, out, to)  sets of the burst's buffer from byte `at` on into `out` from index `to` on; how many follow on
     _resync(at, sets)           the set at byte `at` does not follow on: go to the next one that begins a run; how many sets are
                                 left. May change `_at`, `gap_modulo`; may clear the FIFO
-    _derive()                   what follows from the settings; raises BadSetting
+    _derive()                   what follows from the settings
     _registers(running)         [(register, value), ..] of the configuration in the order of writing; `running`: as they read then
     _run(watermark)             FIFO on, measuring
     _halt()                     standby, FIFO off and empty
@@ -64,12 +64,16 @@ class Part:
 
     # Settings
 
-    def configure(self, range_g: int, odr_hz: float, lowpass: int = 0, highpass: int = 0) -> None:
-        """See triax.chips. The part must be in standby."""
+    def validate(self, range_g: int, odr_hz: float, lowpass: int, highpass: int) -> None:
+        """Raise BadSetting where `configure` would; touches nothing."""
         self._choose("range_g", range_g, self.RANGES_G)
         self._choose("odr_hz", odr_hz, self.ODRS_HZ)
         self._choose("lowpass", lowpass, self.LOWPASS)
         self._choose("highpass", highpass, self.HIGHPASS)
+
+    def configure(self, range_g: int, odr_hz: float, lowpass: int = 0, highpass: int = 0) -> None:
+        """See triax.chips. The part must be in standby."""
+        self.validate(range_g, odr_hz, lowpass, highpass)
         self.range_g = range_g
         self.odr_hz = odr_hz
         self._lowpass = lowpass
