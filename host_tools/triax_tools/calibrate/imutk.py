@@ -56,7 +56,7 @@ def _solve(samples: Array, g: float) -> tuple[float, Array]:
     scale, level = 1 / 415, 32768.0
 
     def theta_of(part: Array) -> Array:
-        return part * np.r_[np.ones(3), np.full(3, scale), np.ones(3)] + np.r_[np.zeros(6), np.full(3, level)]
+        return np.asarray(part * np.r_[np.ones(3), np.full(3, scale), np.ones(3)] + np.r_[np.zeros(6), np.full(3, level)])
 
     def residual(part: Array) -> Array:
         theta = theta_of(part)

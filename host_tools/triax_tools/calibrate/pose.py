@@ -1,7 +1,8 @@
 """The 18 poses of a calibration, their names, and which of them a set of rests has covered.
 
-6 faces and 12 edges of a cube: standard errors per unit sigma of a pose mean are 0.41 (offset), 0.54 (scale) and 1.0 (misalignment),
-and a hand error of 7 degrees changes them by less than 15 %. A pose is named by what points up: "+X" or "+X-Y" (halfway).
+6 faces and 12 edges of a cube: standard errors per unit sigma of a pose mean are 0.41 (offset), 0.53 (scale) and 1.0
+(misalignment), and a hand error of 7 degrees changes them by less than 15 %. A pose is named by what points up:
+"+X" or "+X-Y" (halfway).
 """
 
 import itertools
