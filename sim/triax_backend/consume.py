@@ -69,10 +69,16 @@ class Sink(Protocol):
 
 
 class Loop:
-    """Runs one sink until `stop`. `flush_bytes` bounds a flush that comes sooner than `flush_s`."""
+    """Runs one sink until `stop`. `instance` tells the members of a group apart; `flush_bytes` bounds a flush."""
 
     def __init__(
-        self, settings: Settings, sink: Sink, group: str, flush_s: float = FLUSH_S, flush_bytes: int = FLUSH_BYTES
+        self,
+        settings: Settings,
+        sink: Sink,
+        group: str,
+        instance: str = "0",
+        flush_s: float = FLUSH_S,
+        flush_bytes: int = FLUSH_BYTES,
     ) -> None:
         self._sink, self._flush_s, self._flush_bytes = sink, flush_s, flush_bytes
         self._stopping = False
@@ -83,6 +89,8 @@ class Loop:
             {
                 **settings.kafka_config(),
                 "group.id": group,
+                # One that was killed and comes back is given its partitions at once, not after the session timeout.
+                "group.instance.id": f"{group}-{instance}",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "partition.assignment.strategy": "range",
@@ -163,7 +171,9 @@ class Loop:
                 error = message.error()
                 if error is None:
                     self._add(batch, as_record(message))
-                elif error.code() != KafkaError._PARTITION_EOF:
+                elif error.fatal():
+                    raise SinkError(f"Kafka: {error.str()}; does another process run with the same --group and --instance?")
+                else:
                     log.warning("%s: %s", message.topic(), error.str())
         return batch
 
@@ -238,6 +248,7 @@ def _signals(loop: Loop) -> Iterator[None]:
 def main(make: Callable[[Settings, argparse.Namespace], Sink], group: str, parser: argparse.ArgumentParser) -> int:
     """Run a sink as a process: flags, logging, metrics, signals. Returns the exit code."""
     parser.add_argument("--group", default=group, help="Kafka consumer group")
+    parser.add_argument("--instance", default="0", help="tells the instances of this sink apart, the same after a restart")
     parser.add_argument("--metrics-port", type=int, help="serve Prometheus metrics and /health here")
     if not any("--flush-s" in action.option_strings for action in parser._actions):
         parser.add_argument("--flush-s", type=float, default=FLUSH_S, help="seconds between deliveries")
@@ -245,7 +256,7 @@ def main(make: Callable[[Settings, argparse.Namespace], Sink], group: str, parse
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     settings = Settings.from_env()
     sink = make(settings, options)
-    loop = Loop(settings, sink, options.group, options.flush_s)
+    loop = Loop(settings, sink, options.group, options.instance, options.flush_s)
     server = metrics.serve(options.metrics_port, sink.account) if options.metrics_port is not None else None
     log.info("%s started, group %s", sink.stage, options.group)
     with _signals(loop):

@@ -23,6 +23,7 @@ NEWEST_US = 60_000_000
 # Consecutive frames further apart than this, or backwards, are two runs: so no run covers more than a minute, and a search by time
 # need not look further back. A frame is 100 ms.
 MOST_STEP_US = 6_000_000
+_PIECE_ROWS = 1000  # 5 MB: stays in the cache between filling and sending, and its memory is used again instead of mapped anew
 _CLIP_US = (0, 4_102_444_800_000_000)  # to 2100: a wild record timestamp must not stop the sink
 
 
@@ -115,9 +116,11 @@ def copy_bytes(placed: Placed) -> Iterator[tuple[bytes | memoryview, int]]:
     starts = _starts(placed)
     lengths = np.diff(np.append(starts, len(placed.group)))
     for frames in np.unique(lengths).tolist():
-        chosen = starts[lengths == frames]
-        found = _rows(placed, chosen, frames)
-        if placed.group.original is None:
-            yield found.view(np.uint8).data, len(found)
-        else:
-            yield rows.with_originals(found, (placed.group.original[i] for i in placed.order[chosen].tolist())), len(found)
+        same = starts[lengths == frames]
+        for at in range(0, len(same), _PIECE_ROWS):
+            chosen = same[at : at + _PIECE_ROWS]
+            found = _rows(placed, chosen, frames)
+            if placed.group.original is None:
+                yield found.view(np.uint8).data, len(found)
+            else:
+                yield rows.with_originals(found, (placed.group.original[i] for i in placed.order[chosen].tolist())), len(found)
