@@ -45,7 +45,7 @@ class Pair:
 
 
 class Relay:
-    """Listens on 127.0.0.1 and relays to `upstream` (host and port). `rewrite(pair, direction, data)`: what goes on instead, 0 is up."""
+    """Listens on 127.0.0.1 and relays to `upstream`. `rewrite(pair, direction, data)`: what goes on instead; 0 is up."""
 
     def __init__(
         self, upstream: tuple[str, int], port: int = 0, rewrite: Callable[[Pair, int, bytes], bytes] | None = None
