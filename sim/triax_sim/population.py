@@ -13,7 +13,7 @@ from triax_proto.v1.device_pb2 import DeviceInfo, Status
 
 from triax_sim import packet
 from triax_sim.bulk import OLD_SCHEMA_CUT, PARTS, Layout, device_ids
-from triax_sim.motions import bank
+from triax_sim.motions import VARIANTS, bank
 from triax_sim.plan import BadPlan, Cohort, Plan
 
 __all__ = ["NEVER", "Population", "indices"]
@@ -64,16 +64,16 @@ class Population:
 
     def _layouts(self, cohorts: Sequence[Cohort]) -> None:
         """One layout for each (QoS, schema) in use; templates of all banks in each."""
-        banks = [bank(c.part, c.motion, c.frame_hz, self.plan.seed) for c in cohorts]
+        banks = [bank(c.part, c.motion, c.frame_hz, self.plan.seed + n) for c in cohorts for n in range(VARIANTS)]
+        mine = self.cohort * VARIANTS + (_spread(self.device, 6) * VARIANTS).astype(np.int64)
         keys = [(c.qos, c.old_schema) for c in cohorts]
         self.kinds = sorted(set(keys))
         self.kind = np.array([self.kinds.index(key) for key in keys])[self.cohort]
         self.layouts = [Layout(banks, OLD_SCHEMA_CUT if old else 0) for _, old in self.kinds]
-        self._bank_first = self.layouts[0].first[self.cohort]
-        self._bank_count = self.layouts[0].count[self.cohort]
+        self._bank_first, self._bank_count = self.layouts[0].first[mine], self.layouts[0].count[mine]
         self._bank_shift = (_spread(self.device, 1) * self._bank_count).astype(np.int64)
-        self.samples = np.array([b.part.samples for b in banks], np.int64)[self.cohort]
-        self._odr_hz = np.array([b.part.odr_hz for b in banks])[self.cohort]
+        self.samples = np.array([b.part.samples for b in banks], np.int64)[mine]
+        self._odr_hz = np.array([b.part.odr_hz for b in banks])[mine]
 
     def _clocks(self) -> None:
         normal = np.random.default_rng(self.plan.seed).standard_normal(1 << 16)  # the same for a device whatever its process

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from triax_sim.faults import FAULTS, Fault
+from triax_sim.motions import check
 from triax_sim.plan import EVENTS, BadPlan, Cohort, LifeEvent, check_cohort
 
 __all__ = ["Gates", "Scenario", "Tampering", "load", "parse"]
@@ -151,6 +152,7 @@ def _cohort(data: Any, n: int) -> Cohort:
     if cohort.kind not in ("bulk", "gold"):
         raise BadPlan(f"{where}: kind is {cohort.kind!r}; it is bulk or gold")
     check_cohort(cohort)
+    check(cohort.part, cohort.motion)
     return cohort
 
 

@@ -1,6 +1,6 @@
 """Errors planted on the way from devices to broker, by a process of its own, so that the checker can be checked.
 
-    python -m triax_sim.tamper '{"to": ["localhost", 1883], "drop": 20, "repeat": 20, "swap": 20, "flip": 9, "from_s": 2, "for_s": 9}'
+    python -m triax_sim.tamper '{"to": ["127.0.0.1", 1883], "drop": 20, "swap": 20, "from_s": 2, "for_s": 20}'
 
 The devices behind this relay lose frames (at QoS 1 with a PUBACK forged), send frames twice, swap two that follow each other, and
 one bit of a frame flips. Commands on standard input: `begin` (now the seconds count), `seal` (prints the SHA-256 of the list of all

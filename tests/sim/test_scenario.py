@@ -38,6 +38,8 @@ def test_six_at_least():
         ('[[cohort]]\nname = "a"\n', "give how many there are"),
         ('[[cohort]]\nname = "a"\ndevices = 3\nqos = 2\n', "sent at 0 or 1"),
         ('[[cohort]]\nname = "a"\ndevices = 3\nkind = "silver"\n', "bulk or gold"),
+        ('[[cohort]]\nname = "a"\ndevices = 3\nmotion = "waltz"\n', "there is no motion 'waltz'; there are"),
+        ('[[cohort]]\nname = "a"\ndevices = 3\npart = "adxl999"\n', "there is no part 'adxl999'; there are"),
         ('[[cohort]]\nname = "a"\ndevices = 3\nfirst = 7\n', "give `devices`"),
         (SMALL + SMALL.partition("[tamper]")[0], "different names"),
         ('[[event]]\nkind = "flood"\nat_s = 1\n' + SMALL, "it is one of outage"),
