@@ -2,7 +2,7 @@
 
 import typer
 
-from triax_tools import frames
+from triax_tools import deadletter, frames, stack
 
 __all__ = ["app"]
 
@@ -13,3 +13,5 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(frames.app, name="frames")
+app.add_typer(stack.app, name="stack")
+app.add_typer(deadletter.app, name="deadletter")
