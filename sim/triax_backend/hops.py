@@ -7,6 +7,7 @@
 A hop repeats a frame that it holds more than once. The lake is read verbatim; `once` removes what was stored twice.
 """
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -21,9 +22,9 @@ from triax_proto.hop import HOP
 from triax_backend import deadletter, scan
 from triax_backend.frames import Group, Record, unpack
 from triax_backend.settings import Settings
-from triax_backend.sinks import rows
+from triax_backend.sinks import iceberg, lake_rows, rows
 
-__all__ = ["dead", "kafka", "once", "postgres"]
+__all__ = ["dead", "kafka", "kafka_records", "lake", "once", "postgres"]
 
 Array = np.ndarray[Any, Any]
 
@@ -98,15 +99,29 @@ def _stored(found: Array, originals: list[bytes] | None, committed: dict[int, in
     frames = rows.reassemble(found)
     per_run = len(frames) // len(found)
     at_us = np.repeat(np.array([committed.get(x, 0) for x in xmin.tolist()], np.int64), per_run)
-    if originals is None:
-        return _hop(frames, checksums_ok(frames), at_us, 0)
+    return _hop(frames, checksums_ok(frames) if originals is None else _prove(frames, originals), at_us, 0)
+
+
+def lake(settings: Settings, since_us: int | None = None) -> Iterator[Array]:
+    """Frames in the table triax.frames as archived, repeats and all, encoded again from its columns; `at_us` is the commit time.
+
+    `since_us`: only files with frames received since. Raises OSError, sqlalchemy's errors.
+    """
+    table = iceberg.open_table(iceberg.catalog(settings), "frames")
+    for found, at_us in iceberg.files(table, since_us):
+        order = (found["kafka_offset"].to_numpy() << 20) + found["place"].to_numpy()
+        for frames, originals, where in lake_rows.groups_of(found):
+            proved = checksums_ok(frames) if originals is None else _prove(frames, originals)
+            yield _hop(frames, proved, at_us, order[where])
+
+
+def _prove(frames: Array, originals: list[bytes]) -> Array:
+    """Whether each frame's own bytes give the stored checksum."""
     proved = np.zeros(len(frames), bool)
     for i, data in enumerate(originals):
-        try:
+        with contextlib.suppress(FrameError):
             proved[i] = parse(data)["checksum"][0] == frames["checksum"][i]
-        except FrameError:
-            proved[i] = False
-    return _hop(frames, proved, at_us, 0)
+    return proved
 
 
 def dead(settings: Settings, since_us: int | None = None) -> Iterator[tuple[str, str, Array | None]]:
