@@ -91,6 +91,7 @@ def _layout(model: int) -> tuple[np.dtype[Any], bytes, np.ndarray[Any, Any]]:
     offsets: list[int] = []
     wire, fixed = bytearray(), bytearray()
     for number, name, kind in _FIELDS:
+        form: Any
         if kind == "v":
             head, size, form = _varint(number << 3), _PADDED, ("u1", (_PADDED,))
         elif kind[0] == "3":

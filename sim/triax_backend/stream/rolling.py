@@ -1,0 +1,54 @@
+"""Rows over 10 and 60 windows, rolling by half their length: window numbers, not time, say what belongs to them.
+
+A row of 2 n windows ends at the end of a block of n windows (window // n) and sums up that block and the one before. It is emitted
+when the first window of a later block comes in order; windows that come late are in no row that is already out.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from triax_backend.stream.state import SUMMARY
+from triax_backend.stream.summary import add
+
+__all__ = ["FIVE", "THIRTY", "roll"]
+
+FIVE, THIRTY = 5, 30  # windows of a block
+
+Array = np.ndarray[Any, Any]
+Row = tuple[Array, Array, int, Array]
+
+
+def roll(devices: Array, rows: Array, window: Array, summary: Array) -> Iterator[Row]:
+    """Take in-order windows in; yield (rows, last window, number of windows, SUMMARY) of the long rows that this closes."""
+    block = (window // FIVE).astype(np.int64)
+    moved = block != devices["five_block"][rows]
+    if moved.any():
+        yield from _move(devices, rows[moved], block[moved])
+    devices["five"][rows] = add(devices["five"][rows], summary)
+
+
+def _move(devices: Array, rows: Array, block: Array) -> Iterator[Row]:
+    """These devices have come to a new block of five: the one before is whole, and goes into its block of thirty."""
+    begun = devices["five_block"][rows] >= 0
+    long, fresh = devices["thirty_block"][rows], block // (THIRTY // FIVE)
+    at = rows[begun]
+    devices["thirty"][at] = add(devices["thirty"][at], devices["five"][at])
+    yield from _close(devices, at, "five", FIVE, block[begun])
+    devices["five_block"][rows] = block
+    turned = (long >= 0) & (fresh != long)
+    yield from _close(devices, rows[turned], "thirty", THIRTY, fresh[turned])
+    devices["thirty_block"][rows] = fresh
+
+
+def _close(devices: Array, rows: Array, name: str, length: int, block: Array) -> Iterator[Row]:
+    """End the block under way, `block` being the next one, and yield the row over it and the one before."""
+    if not len(rows):
+        return
+    current, number = devices[name][rows], devices[f"{name}_block"][rows]
+    last = ((number + 1) * length - 1).astype(np.uint32)
+    yield rows, last, 2 * length, add(devices[f"{name}_before"][rows], current)
+    empty = np.zeros(len(rows), SUMMARY)
+    devices[f"{name}_before"][rows] = np.where(block == number + 1, current, empty)
+    devices[name][rows] = empty
