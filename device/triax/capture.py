@@ -1,8 +1,8 @@
 """From FIFO to frames, with an account of every sample that is missing.
 
 Samples are numbered since boot. Windows and frames are counted in samples, so their bytes do not depend on how the FIFO was cut
-into bursts. A *gap* (overrun, axis break, bus error, self-test, configuration) ends the frame at once; what follows begins its own. How
-many samples are missing is known from the clock at the next undisturbed poll: those that its line says had been taken, less
+into bursts. A *gap* (overrun, axis break, bus error, self-test, configuration) ends the frame at once; what follows begins its own.
+How many samples are missing is known from the clock at the next undisturbed poll: those that its line says had been taken, less
 those that are there. Parts whose samples carry a counter make that exact.
 
     poll -> level -> read_fifo .. -> [gap: close, note] -> fold -> [full: close]

@@ -1,0 +1,130 @@
+"""The node's path from FIFO to frame on MicroPython, 64 and 32 bits, heap locked: the same bytes as on CPython."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from . import tape
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+BELOW = {"2^30": 2**30 - 1_500_000, "2^32": 2**32 - 1_500_000}  # the counters pass the limit within the run
+PATHS = [("adxl382", "spi"), ("iis3dwb", "spi")]
+
+
+def unix_port():
+    return Path(sys.executable).parent / "micropython"
+
+
+@cache
+def node_modules():
+    """Folder with the WebAssembly build, installed by npm once."""
+    folder = ROOT / ".triax" / "micropython-wasm"
+    wanted = HERE / "package-lock.json"
+    have = folder / "package-lock.json"
+    if not have.exists() or have.read_bytes() != wanted.read_bytes() or not (folder / "node_modules").exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(HERE / name, folder / name)
+        subprocess.run(["npm", "ci", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True, timeout=120)
+    return folder
+
+
+def run(command, **environment):
+    done = subprocess.run(
+        command,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {k: str(v) for k, v in environment.items()},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def replay64(tape_path, out_path):
+    command = [unix_port(), "-X", "heapsize=64m", HERE / "replay.py", tape_path, out_path]
+    return run(command, MICROPYPATH=ROOT / "device")
+
+
+def replay32(tape_path, out_path):
+    return run(["node", HERE / "micropython.mjs", ROOT / "device/triax", HERE / "replay.py", tape_path, out_path, node_modules()])
+
+
+@cache
+def recorded(part, bus, start):
+    return tape.record(part, bus, start, decimation=4, frames=1000)
+
+
+def check(tmp_path, replay, part, bus, below):
+    data, frames = recorded(part, bus, BELOW[below])
+    (tmp_path / "tape").write_bytes(data)
+    told = replay(tmp_path / "tape", tmp_path / "out")
+    assert told["allocated"] == 0
+    assert told["gaps"] == 2  # overruns are on the tape: a gap costs no memory either
+    assert (tmp_path / "out").read_bytes() == b"".join(frames)
+    return told
+
+
+@pytest.mark.parametrize("below", BELOW)
+@pytest.mark.parametrize(("part", "bus"), PATHS)
+def test_a_thousand_frames_on_64_bits(tmp_path, part, bus, below):
+    told = check(tmp_path, replay64, part, bus, below)
+    assert (told["bits"], told["kernels"]) == (64, "viper")
+
+
+@pytest.mark.parametrize("below", BELOW)
+@pytest.mark.parametrize(("part", "bus"), PATHS)
+def test_a_thousand_frames_on_32_bits(tmp_path, part, bus, below):
+    told = check(tmp_path, replay32, part, bus, below)
+    assert (told["bits"], told["kernels"]) == (32, "plain")
+
+
+PROBE = """
+import json
+import micropython
+
+
+def fails(make, value):
+    micropython.heap_lock()
+    try:
+        make(value)
+        return False
+    except MemoryError:
+        return True
+    finally:
+        micropython.heap_unlock()
+
+
+told = {"list": fails(lambda v: [v], 1 << 29), "int": fails(lambda v: v + v, 1 << 29)}
+with open(OUT, "wb") as file:
+    file.write(b"")
+print(json.dumps(told))
+"""
+
+
+def test_the_lock_tells_on_both(tmp_path):
+    """The harness is checked: a list fails under the lock, and on 32 bits an int of 2^30 does too."""
+    (tmp_path / "tape").write_bytes(b"")
+    for out in (tmp_path / "out", "/out.bin"):
+        (tmp_path / "probe.py").write_text(PROBE.replace("OUT", repr(str(out))))
+        if out != "/out.bin":
+            assert run([unix_port(), tmp_path / "probe.py"]) == {"list": True, "int": False}
+            continue
+        modules = node_modules()
+        command = [
+            "node",
+            HERE / "micropython.mjs",
+            ROOT / "device/triax",
+            tmp_path / "probe.py",
+            tmp_path / "tape",
+            tmp_path / "out",
+        ]
+        assert run([*command, modules]) == {"list": True, "int": True}
