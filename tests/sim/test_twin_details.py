@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from .twin_bench import Bench, started
+from .twin_bench import START, Bench, started
 
 
 def test_adxl382_flags():
