@@ -4,7 +4,7 @@ Headers of a record in triax.deadletter.v1:
     cause     one of a short list, the same for every letter of its kind        stage    who gave up
     source    topic/partition/offset of Kafka, or the MQTT topic                time_us  UTC when
     target    Kafka topic that the bytes were on their way to                   form     "frame": one frame; "record": a whole value
-    detail    a sentence about this one
+    detail    a sentence about this one                                         bytes    how many they were, if not all are here
 A letter without `target` and `form` (another stage's) is placed by its source where that is one of our MQTT topics.
 """
 
@@ -48,6 +48,7 @@ class DeadLetter:
     detail: str = ""
     key: bytes | None = None
     where: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _letter(message: Message) -> DeadLetter:
     if not target:
         topic = names.split_topic(source)
         target = _KINDS.get(topic[1], "") if topic else ""
-        form = "frame" if target in (names.FRAMES, names.RAW) else "record"
+        form = "frame" if target == names.FRAMES else "record"
     return DeadLetter(
         message.value() or b"",
         head.get("cause", "unknown"),
@@ -161,6 +162,7 @@ def _letter(message: Message) -> DeadLetter:
         head.get("detail", ""),
         message.key(),
         f"{message.partition()}/{message.offset()}",
+        "bytes" in head,
     )
 
 
@@ -193,24 +195,19 @@ def group(found: Iterable[DeadLetter]) -> list[Heap]:
 
 
 def _place(letter: DeadLetter, partitions: dict[str, int]) -> tuple[bytes, int]:
-    """Value and partition that a letter goes back to. Raises ValueError: it would come straight back."""
+    """Value and partition that a letter goes back to. Raises ValueError, FrameError: it would come straight back."""
+    if letter.cut:
+        raise ValueError("too large: only its first bytes are kept")
     if letter.target not in partitions:
         raise ValueError(f"no topic to replay to ({letter.target or 'none given'})")
     count = partitions[letter.target]
-    frame_of = letter.data
-    if letter.form != "frame":
-        if letter.target in (names.FRAMES, names.RAW):
-            frames = batch.split(letter.data)
-            if not frames:
-                raise ValueError("the record holds no frame")
-            frame_of = frames[0]
-        else:
-            return letter.data, _partition_of_source(letter, count)
-    if letter.target == names.FRAMES:
-        device = int(parse(frame_of)["device"][0])
-        return (letter.data if letter.form == "record" else batch.join([letter.data])), names.partition(device, count)
-    value = letter.data if letter.form == "record" else batch.join([letter.data])
-    return value, _partition_of_source(letter, count)
+    if letter.target != names.FRAMES:
+        return letter.data, _partition_of_source(letter, count)
+    frames = [letter.data] if letter.form == "frame" else batch.split(letter.data)
+    if not frames:
+        raise ValueError("the record holds no frame")
+    devices = [int(parse(one)["device"][0]) for one in frames]
+    return batch.join(frames), names.partition(devices[0], count)
 
 
 def _partition_of_source(letter: DeadLetter, count: int) -> int:

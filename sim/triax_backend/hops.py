@@ -23,8 +23,9 @@ from triax_backend import deadletter, scan
 from triax_backend.frames import Group, Record, unpack
 from triax_backend.settings import Settings
 from triax_backend.sinks import iceberg, lake_rows, rows
+from triax_backend.sinks import redis as latest
 
-__all__ = ["dead", "kafka", "kafka_records", "lake", "once", "postgres"]
+__all__ = ["dead", "kafka", "kafka_records", "lake", "once", "postgres", "redis"]
 
 Array = np.ndarray[Any, Any]
 
@@ -122,6 +123,15 @@ def _prove(frames: Array, originals: list[bytes]) -> Array:
         with contextlib.suppress(FrameError):
             proved[i] = parse(data)["checksum"][0] == frames["checksum"][i]
     return proved
+
+
+def redis(settings: Settings) -> dict[int, tuple[int, int]]:
+    """Boot and sequence of the latest frame of each device in Redis. Raises redis.RedisError."""
+    client = latest.connect(settings)
+    try:
+        return {device: (boot, sequence) for device, (boot, sequence, _, _) in latest.latest(client).items()}
+    finally:
+        client.close()
 
 
 def dead(settings: Settings, since_us: int | None = None) -> Iterator[tuple[str, str, Array | None]]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException, NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
-from pyiceberg.expressions import AlwaysTrue, GreaterThanOrEqual
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression, GreaterThanOrEqual
 from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.table import Table
 from pyiceberg.transforms import DayTransform
@@ -165,16 +165,16 @@ def files(table: Table, since_us: int | None = None) -> Iterator[tuple[pa.Table,
     snapshot = table.current_snapshot()
     for manifest in snapshot.manifests(table.io) if snapshot else ():
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-            added[entry.data_file.file_path] = committed.get(entry.snapshot_id, 0)
-    chosen = GreaterThanOrEqual("received", _iso(since_us)) if since_us is not None else AlwaysTrue()
+            added[entry.data_file.file_path] = committed.get(entry.snapshot_id or 0, 0)
+    chosen = _since(since_us) if since_us is not None else AlwaysTrue()
     scan = table.scan(row_filter=chosen)
     reader = ArrowScan(table.metadata, table.io, scan.projection(), chosen)
     for task in scan.plan_files():
         yield reader.to_table([task]), added.get(task.file.file_path, 0)
 
 
-def _iso(us: int) -> str:
-    return f"{np.datetime64(us, 'us')}+00:00"
+def _since(us: int) -> BooleanExpression:
+    return GreaterThanOrEqual("received", f"{np.datetime64(us, 'us')}+00:00")  # type: ignore[call-arg, arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def _rows(topic: str, records: list[Record]) -> tuple[pa.Table, list[Bad]]:
 
 def _letter(record: Record, bad: Bad) -> DeadLetter:
     source = f"{record.topic}/{record.partition}/{record.offset}"
-    form = "record" if bad.place < 0 else "frame"
+    form = "frame" if bad.place >= 0 and record.topic == names.FRAMES else "record"
     return DeadLetter(bad.data, UNREADABLE, STAGE, source, 0, record.topic, form, bad.why, record.key)
 
 

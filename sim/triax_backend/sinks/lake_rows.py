@@ -179,12 +179,12 @@ def _raw_row(data: bytes) -> dict[str, Any]:
 
 
 def raw_table(records: Sequence[Record]) -> tuple[pa.Table, list[Bad]]:
-    """All raw frames in `records` (FrameBatch values of triax.raw.v1), and what cannot be read."""
+    """All raw frames in `records`, one each or a FrameBatch of them, and what cannot be read."""
     rows: list[dict[str, Any]] = []
     bad: list[Bad] = []
     for number, record in enumerate(records):
         try:
-            pieces = batch.split(record.value)
+            pieces = batch.split(record.value) if record.value[:1] == b"\n" else [record.value]
         except FrameError as error:
             bad.append(Bad(number, -1, record.value, str(error)))
             continue
