@@ -19,7 +19,7 @@ import numpy as np
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from triax_proto.batch import join, split
 from triax_proto.frame import parse
-from triax_proto.names import DEADLETTER, DEVICES, EVENTS, FRAMES, RAW, mqtt_topic, split_topic
+from triax_proto.names import CONFIG, DEADLETTER, DEVICES, EVENTS, FRAMES, RAW, mqtt_topic, split_topic
 
 from triax_backend import frame_rows
 from triax_backend.metrics import Account
@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 # Kafka's default limit of a record batch is 1,048,588 bytes; what is larger than this, envelope included, is poison from the start.
 MESSAGE_BYTES = 1_000_000
+_ENVELOPE_BYTES = 3_000  # topic as a header, cause, key
 _DEAD_BYTES = 64_000  # of a message that is too large, kept in its dead letter
 _TIMEOUT_MS = 30_000  # delivery.timeout: then the record's fate is unknown and it is produced again
 _RETRY_S = 0.5  # before it is produced again; Kafka's own retries come within the timeout
@@ -46,6 +47,9 @@ _POISON = {
 }
 
 Headers = list[tuple[str, str | bytes | None]]
+# By which connection a state came; see triax_backend.ingest.downlink.
+CONNECTION = "connection"
+DOWNLINK = ("config", "calibration")
 KINDS = {"raw": RAW, "info": DEVICES, "status": DEVICES, "config/ack": DEVICES, "event": EVENTS}
 
 
@@ -68,7 +72,7 @@ class _Record:
         batch: Batch,
         topic: str,
         partition: int,
-        value: bytes,
+        value: bytes | None,
         key: bytes | None,
         headers: Headers | None,
         messages: int,
@@ -143,22 +147,25 @@ class KafkaOut:
         for number, value, count in frame_rows.by_partition(records, partitions):
             self._produce(_Record(batch, FRAMES, number, value, None, None, count, ""))
 
-    def message(self, batch: Batch, topic: str, payload: bytes) -> None:
-        """Any MQTT message, by its topic; what no topic of ours explains is a dead letter."""
-        found = split_topic(topic)
-        if found is None or (found[1] != "frame" and found[1] not in KINDS):
-            self.dead(batch, topic, payload, "unknown topic")
-            return
-        device, kind = found
-        if len(payload) > MESSAGE_BYTES - 1_000:
+    def message(self, batch: Batch, topic: str, payload: bytes, connection: bytes | None = None, *, downlink: bool = False) -> None:
+        """Any MQTT message, by its topic; what no topic of ours explains is a dead letter.
+
+        `connection` goes into the header of a state. `downlink`: configuration and calibration may be set this way.
+        """
+        device, kind = split_topic(topic) or (0, "")
+        if len(payload) > MESSAGE_BYTES - _ENVELOPE_BYTES:
             self.dead(batch, topic, payload, "too large")
-            return
-        if kind == "frame":
+        elif kind == "frame":
             self._odd_frame(batch, topic, device, payload)
-            return
-        self._took(batch)
-        key = f"{device:016x}/{kind}".encode() if KINDS[kind] == DEVICES else f"{device:016x}".encode()
-        self._produce(_Record(batch, KINDS[kind], self.partitioner.one(device), payload, key, None, 1, topic))
+        elif kind in KINDS or (downlink and kind in DOWNLINK):
+            target = KINDS.get(kind, CONFIG)
+            key = f"{device:016x}" if target in (RAW, EVENTS) else f"{device:016x}/{kind}"
+            headers: Headers | None = [(CONNECTION, connection)] if connection and kind == "status" else None
+            value = None if target == CONFIG and not payload else payload
+            self._took(batch)
+            self._produce(_Record(batch, target, self.partitioner.one(device), value, key.encode(), headers, 1, topic))
+        else:
+            self.dead(batch, topic, payload, "unknown topic")
 
     def _odd_frame(self, batch: Batch, topic: str, device: int, payload: bytes) -> None:
         """A frame of another shape: the ordinary parser decides."""
@@ -186,7 +193,7 @@ class KafkaOut:
             ("source", source.encode()[:1_000]),
             ("time_us", str(time.time_ns() // 1_000).encode()),
         ]
-        if len(payload) > MESSAGE_BYTES - 3_000:
+        if len(payload) > MESSAGE_BYTES - _ENVELOPE_BYTES:
             headers.append(("bytes", str(len(payload)).encode()))
             payload = payload[:_DEAD_BYTES]
         self._produce(_Record(batch, DEADLETTER, -1, payload, None, headers, 1, cause))
@@ -241,9 +248,9 @@ class KafkaOut:
     def _poison(self, record: _Record, error: KafkaError) -> None:
         """Kafka will not take `record` as it is: a batch of frames is halved until the one that it refuses is alone."""
         if record.topic != FRAMES:
-            self._dead(record.batch, record.source, record.value, f"refused by Kafka: {error.name()}")
+            self._dead(record.batch, record.source, record.value or b"", f"refused by Kafka: {error.name()}")
         else:
-            frames = split(record.value)
+            frames = split(record.value or b"")
             if len(frames) == 1:
                 source = record.source or mqtt_topic(int(parse(frames[0])["device"][0]), "frame")
                 self._dead(record.batch, source, frames[0], f"refused by Kafka: {error.name()}")
