@@ -9,7 +9,7 @@ from rich.table import Table
 from triax_backend import deadletter, scan
 from triax_backend.settings import Settings
 
-from triax_tools.options import Json, print_json, with_settings
+from triax_tools.options import Json, failed, print_json, with_settings
 
 __all__ = ["app"]
 
@@ -26,7 +26,7 @@ def list_(settings: Settings, cause: Cause = None, stage: Stage = None, each: bo
     try:
         found = list(deadletter.letters(settings, cause=cause, stage=stage))
     except scan.KafkaSilent as error:
-        raise typer.TyperException(str(error)) from None
+        raise failed(str(error)) from None
     if each:
         rows = [
             {
@@ -68,7 +68,7 @@ def replay(settings: Settings, cause: Cause = None, stage: Stage = None, json: J
     try:
         done = deadletter.replay(settings, deadletter.letters(settings, cause=cause, stage=stage))
     except (scan.KafkaSilent, deadletter.NotDelivered) as error:
-        raise typer.TyperException(str(error)) from None
+        raise failed(str(error)) from None
     if json:
         print_json({"sent": done.sent, "refused": done.refused})
     else:

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from confluent_kafka import Consumer, KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from triax_backend.settings import Settings
 from triax_proto import batch
 from triax_proto.errors import FrameError
 from triax_proto.frame import NO_TEMPERATURE, NO_UTC, parse
 from triax_proto.names import FRAMES, device_id, device_text, partition
 
-from triax_tools.options import Json, print_json, with_settings
+from triax_tools.options import Json, failed, print_json, with_settings
 
 __all__ = ["app", "describe", "follow"]
 
@@ -52,11 +52,15 @@ def _line(described: dict[str, Any]) -> str:
 
 def follow(settings: Settings, device: int | None = None, group: str = "triax-look") -> Iterator[tuple[int, bytes]]:
     """Frames from Kafka as they arrive, from now on, with their receive time (ms since 1970). No offsets are committed."""
-    consumer = Consumer(settings.kafka_config() | {"group.id": group, "enable.auto.commit": False, "auto.offset.reset": "latest"})
+    config = {"group.id": group, "enable.auto.commit": False, "auto.offset.reset": "latest", "log_level": 0}
+    consumer = Consumer(settings.kafka_config() | config)
     try:
-        topic = consumer.list_topics(FRAMES, timeout=10).topics[FRAMES]
+        try:
+            topic = consumer.list_topics(FRAMES, timeout=10).topics[FRAMES]
+        except KafkaException:
+            raise failed(f"no Kafka at {settings.kafka}: start the backend with `triax stack up`, or give --kafka") from None
         if topic.error is not None:
-            raise typer.TyperException(f"Kafka has no topic {FRAMES}: start the backend with `triax stack up`")
+            raise failed(f"Kafka has no topic {FRAMES}: start the backend with `triax stack up`")
         count = len(topic.partitions)
         wanted = range(count) if device is None else [partition(device, count)]
         ends = [TopicPartition(FRAMES, p, consumer.get_watermark_offsets(TopicPartition(FRAMES, p), timeout=10)[1]) for p in wanted]
@@ -68,7 +72,7 @@ def follow(settings: Settings, device: int | None = None, group: str = "triax-lo
             if (error := message.error()) is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
                     continue
-                raise typer.TyperException(f"Kafka: {error.str()}")
+                raise failed(f"Kafka: {error.str()}")
             for frame in batch.split(message.value() or b""):
                 yield message.timestamp()[1], frame
     finally:

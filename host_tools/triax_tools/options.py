@@ -13,9 +13,15 @@ import typer
 from triax_backend.settings import Settings
 from triax_backend.stack import Stack
 
-__all__ = ["Json", "home", "print_json", "with_settings"]
+__all__ = ["Json", "failed", "home", "print_json", "with_settings"]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
+
+
+def failed(message: str) -> typer.Exit:
+    """`raise failed(...)`: one line on standard error, exit code 1."""
+    typer.secho(f"triax: {message}", fg="red", err=True)
+    return typer.Exit(1)
 
 
 def home() -> Path:

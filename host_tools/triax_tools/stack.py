@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +17,10 @@ from rich.table import Table
 from triax_backend import pipeline
 from triax_backend.servers import StackError
 from triax_backend.servers.ports import free_port
-from triax_backend.settings import Settings
+from triax_backend.settings import Settings, masked
 from triax_backend.stack import PROFILES, Stack
 
-from triax_tools.options import Json, home, print_json
+from triax_tools.options import Json, failed, home, print_json
 
 __all__ = ["app"]
 
@@ -64,12 +65,13 @@ def up(
         raise typer.BadParameter(f"--way is {way!r}; it is one of {', '.join(pipeline.WAYS)}")
     if way == "ingest":
         external["mqtt"] = f"mqtt://127.0.0.1:{mqtt_port}"
-    stack = Stack(place, profile, external=external, ports={} if "mqtt" in external else {"mqtt": mqtt_port}, detached=True)
+    ports: dict[str, Sequence[int]] = {} if "mqtt" in external else {"mqtt": [mqtt_port]}
+    stack = Stack(place, profile, external=external, ports=ports, detached=True)
     try:
         with Console(stderr=True).status("starting the servers"):
             stack.start()
     except StackError as error:
-        raise typer.TyperException(str(error)) from None
+        raise failed(str(error)) from None
     _start_workers(place, stack.settings, way, mqtt_port)
     typer.echo(f"the backend runs; nodes connect to {stack.settings.mqtt}. Look: `triax frames tail`. Stop: `triax stack down`.")
 
@@ -110,7 +112,7 @@ def down(
     try:
         stack = Stack.load(place)
     except StackError as error:
-        raise typer.TyperException(str(error)) from None
+        raise failed(str(error)) from None
     assert stack is not None
     stack.stop()
     if clean:
@@ -127,7 +129,7 @@ def _rows(place: Path) -> list[dict[str, Any]]:
             "name": s.name,
             "what": "server" if s.ours else "yours",
             "alive": s.alive if s.ours else None,
-            "detail": s.url,
+            "detail": masked(s.url),
             "log": s.log,
         }
         for s in stack.status()

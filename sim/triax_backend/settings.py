@@ -11,14 +11,15 @@ import os
 from dataclasses import dataclass, fields
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-__all__ = ["BadUrl", "S3", "Settings"]
+__all__ = ["BadUrl", "S3", "Settings", "masked"]
 
 
 class BadUrl(ValueError):
     """A server's URL cannot be used; the message shows the form that can."""
 
 
-def _masked(url: str) -> str:
+def masked(url: str) -> str:
+    """The URL with *** for its password."""
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -60,14 +61,14 @@ class Settings:
         return {f"TRIAX_{f.name.upper()}": str(getattr(self, f.name)) for f in fields(self)}
 
     def __repr__(self) -> str:
-        return f"Settings({', '.join(f'{f.name}={_masked(getattr(self, f.name))!r}' for f in fields(self))})"
+        return f"Settings({', '.join(f'{f.name}={masked(getattr(self, f.name))!r}' for f in fields(self))})"
 
     def kafka_config(self) -> dict[str, str]:
         """librdkafka's connection properties. Raises BadUrl."""
         parts = urlsplit(self.kafka)
         if parts.scheme not in ("kafka", "kafkas") or not parts.netloc:
             raise BadUrl(
-                f"TRIAX_KAFKA is {_masked(self.kafka)!r}; want kafka://host:9092 or kafkas://user:password@host:9096?ca=ca.pem"
+                f"TRIAX_KAFKA is {masked(self.kafka)!r}; want kafka://host:9092 or kafkas://user:password@host:9096?ca=ca.pem"
             )
         query = dict(parse_qsl(parts.query))
         config = {"bootstrap.servers": parts.netloc.rpartition("@")[2]}
@@ -87,7 +88,7 @@ class Settings:
         parts = urlsplit(self.s3)
         bucket = parts.path.strip("/")
         if parts.scheme not in ("s3", "s3s") or not bucket or "/" in bucket:
-            raise BadUrl(f"TRIAX_S3 is {_masked(self.s3)!r}; want s3://key:secret@host:port/bucket")
+            raise BadUrl(f"TRIAX_S3 is {masked(self.s3)!r}; want s3://key:secret@host:port/bucket")
         host = parts.netloc.rpartition("@")[2]
         return S3(
             endpoint=f"{'https' if parts.scheme == 's3s' else 'http'}://{host}" if host else None,
