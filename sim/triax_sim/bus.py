@@ -96,6 +96,14 @@ class SpiBus:
         self.baudrate = baudrate
         self.mode = polarity * 2 + phase
         self._byte_ns = 8_000_000_000 // baudrate
+        self._suited: list[Part] = []  # parts known to take this clock and mode
+
+    def _check(self, part: "Part") -> None:
+        if self.baudrate > part.SPI_MAX_HZ:
+            raise BusProtocolError(f"{part.NAME} takes at most {part.SPI_MAX_HZ} Hz, bus runs at {self.baudrate}")
+        if self.mode not in part.SPI_MODES:
+            raise BusProtocolError(f"{part.NAME} does not speak SPI mode {self.mode}")
+        self._suited.append(part)
 
     def attach(self, part: "Part") -> "Callable[[int], None]":
         """Wire a part to this bus; returns `cs(level)`, 0 selects and 1 releases, as a machine.Pin called with a value."""
@@ -110,10 +118,8 @@ class SpiBus:
                 return
             if self._selected is not None:
                 raise BusProtocolError(f"{part.NAME} selected while {self._selected.NAME} still is: chip select not released")
-            if self.baudrate > part.SPI_MAX_HZ:
-                raise BusProtocolError(f"{part.NAME} takes at most {part.SPI_MAX_HZ} Hz, bus runs at {self.baudrate}")
-            if self.mode not in part.SPI_MODES:
-                raise BusProtocolError(f"{part.NAME} does not speak SPI mode {self.mode}")
+            if part not in self._suited:
+                self._check(part)
             self._selected = part
             part.byte_ns = self._byte_ns
             part.spi_begin()

@@ -52,7 +52,7 @@ class Epoch:
         self.unit_bytes = part._unit_bytes()
         self.units_of_block = part._units_until(BLOCK)
         self._part = part
-        self._blocks: dict[int, tuple[Any, bytes]] = {}
+        self._blocks: dict[int, tuple[Any, memoryview]] = {}
 
     def due(self, now_us: int) -> int:
         """How many samples the oscillator has made by now."""
@@ -62,11 +62,12 @@ class Epoch:
         """The first whole microsecond at which this many samples have been made."""
         return self.start_us + -(-samples * UHZ // self.rate_uhz)
 
-    def block(self, number: int) -> "tuple[Any, bytes]":
+    def block(self, number: int) -> "tuple[Any, memoryview]":
         """Counts and FIFO bytes of a block; the last two stay, for a burst across their border."""
         known = self._blocks.get(number)
         if known is None:
-            known = self._part._make_block(self, number)
+            counts, packed = self._part._make_block(self, number)
+            known = counts, memoryview(packed)
             for old in [n for n in self._blocks if n < number - 1]:
                 del self._blocks[old]
             self._blocks[number] = known
@@ -75,12 +76,16 @@ class Epoch:
     def bytes_of(self, start: int, end: int) -> "list[memoryview]":
         """FIFO bytes of units start..end, as pieces of blocks."""
         size, width = self.units_of_block, self.unit_bytes
+        number, base = divmod(start, size)
+        stop = base + end - start
+        if stop <= size:  # nearly always
+            return [self.block(number)[1][base * width : stop * width]]
         pieces = []
         while start < end:
             number = start // size
             stop = min(end, (number + 1) * size)
             base = number * size
-            pieces.append(memoryview(self.block(number)[1])[(start - base) * width : (stop - base) * width])
+            pieces.append(self.block(number)[1][(start - base) * width : (stop - base) * width])
             start = stop
         return pieces
 

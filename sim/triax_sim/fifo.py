@@ -36,6 +36,11 @@ class Fifo:
 
     def pop(self, units: int) -> "list[tuple[int, int, int]]":
         """Remove up to `units` of the oldest and return their ranges."""
+        if self._ranges and 0 < units < self._ranges[0][2] - self._ranges[0][1]:  # nearly always
+            head = self._ranges[0]
+            head[1] += units
+            self.level -= units
+            return [(head[0], head[1] - units, head[1])]
         taken = []
         while units > 0 and self._ranges:
             head = self._ranges[0]

@@ -37,17 +37,19 @@ class Part(RegisterFile):
         self.source = source
         self.ppm = ppm
         self.temperature_c = temperature_c
-        self.truth = Truth()
+        self._account = Truth()
         self.quirks: dict[str, int] = {}
         self.fifo = Fifo(self.FIFO_UNITS)
         self.epoch: Epoch | None = None
         self._epochs: dict[int, Epoch] = {}
         self._epoch_number = 0
         self._made = 0  # samples of this epoch so far
+        self._caught_us = -1  # when `catch_up` last looked
         self._fresh = False  # a sample has come since the data registers were read
         self._overrun = False
         self._skip = 0  # samples a quirk swallows next
         self._residue = b""  # of the unit a burst has begun to read
+        self.unit_bytes = 1  # of a FIFO unit of the latest epoch
         RegisterFile.__init__(self, world)
 
     # ---- what a subclass says about itself
@@ -111,10 +113,12 @@ class Part(RegisterFile):
         rate_uhz = int(self._rate_hz() * (1_000_000 + self.ppm))
         start_us = self.world.now_us + turn_on_us
         self._epoch_number += 1
-        self.epoch = Epoch(self, self._epoch_number, self.truth.made, start_us, rate_uhz)
+        self.epoch = Epoch(self, self._epoch_number, self._account.made, start_us, rate_uhz)
         self._epochs = {n: e for n, e in self._epochs.items() if self.fifo.level}
         self._epochs[self._epoch_number] = self.epoch
+        self.unit_bytes = self.epoch.unit_bytes
         self._made = 0
+        self._caught_us = -1
         self._begin_source(self.epoch)
 
     def _begin_source(self, epoch: Epoch) -> None:
@@ -137,25 +141,26 @@ class Part(RegisterFile):
     def catch_up(self) -> None:
         """Make the samples that were due since the last call."""
         epoch = self.epoch
-        if epoch is None:
+        if epoch is None or self.world.now_us == self._caught_us:
             return
-        made = epoch.due(self.world.now_us)
+        self._caught_us = self.world.now_us
+        made = epoch.due(self._caught_us)
         first = self._made
         if made > first:
             self._made = made
-            self.truth.made += made - first
+            self._account.made += made - first
             self._fresh = True
             self._keep(epoch, first, made)
 
     def _keep(self, epoch: Epoch, first: int, last: int) -> None:
         """Let samples first..last flow into the FIFO."""
         if not self._storing():
-            self.truth.unstored += last - first
+            self._account.unstored += last - first
             return
         if self._skip:
             swallowed = min(self._skip, last - first)
             self._skip -= swallowed
-            self.truth.dropped += swallowed
+            self._account.dropped += swallowed
             first += swallowed
         start = self._units_until(first)
         if self._keeps_newest():
@@ -163,13 +168,13 @@ class Part(RegisterFile):
             gone = self.fifo.trim()
             if gone:
                 self._overrun = True
-                self.truth.overwritten += self._samples_in(gone)
+                self._account.overwritten += self._samples_in(gone)
             return
         fits = min(last, max(first, self._samples_before(start + self.fifo.capacity - self.fifo.level)))
         self.fifo.push(epoch.number, start, self._units_until(fits))
         if fits < last:
             self._overrun = True
-            self.truth.refused += last - fits
+            self._account.refused += last - fits
 
     def _samples_in(self, ranges: "list[tuple[int, int, int]]") -> int:
         """Samples that lost at least one unit with these ranges, each counted once."""
@@ -186,7 +191,7 @@ class Part(RegisterFile):
         return lost
 
     def _clear_fifo(self) -> None:
-        self.truth.cleared += self._samples_in(self.fifo.clear())
+        self._account.cleared += self._samples_in(self.fifo.clear())
         self._overrun = False
 
     def _take(self, units: int) -> bytes:
@@ -201,6 +206,12 @@ class Part(RegisterFile):
         if self.epoch is None or self._made == 0:
             return 0, 0, 0
         return self.epoch.sample(self._made - 1)
+
+    @property
+    def truth(self) -> Truth:
+        """What has really become of all samples until now."""
+        self.catch_up()
+        return self._account
 
     @property
     def level(self) -> int:
@@ -243,9 +254,17 @@ class Part(RegisterFile):
     def _read_port(self, view: memoryview) -> int:
         """Fill from a FIFO port whose address holds; returns the bytes taken. An empty FIFO gives zeros."""
         need = len(view)
+        units, cut = divmod(need, self.unit_bytes)
+        if not (cut or self._residue or units > self.fifo.level):  # whole units, as drivers read them: straight into their buffer
+            at = 0
+            for number, start, end in self.fifo.pop(units):
+                for piece in self._epochs[number].bytes_of(start, end):
+                    view[at : at + len(piece)] = piece
+                    at += len(piece)
+            return need
         data = self._residue
         if len(data) < need:
-            data = data + self._take(-(-(need - len(data)) // self._unit_bytes()))
+            data = data + self._take(-(-(need - len(data)) // self.unit_bytes))
             if len(data) < need:
                 data = data + bytes(need - len(data))
         view[:need] = data[:need]

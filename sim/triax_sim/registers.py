@@ -154,7 +154,6 @@ class RegisterFile:
 
     def spi_end(self) -> None:
         """Chip select rises."""
-        self.catch_up()
         self._selected = False
         self._transaction_over()
 

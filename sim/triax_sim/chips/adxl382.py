@@ -31,6 +31,7 @@ VERY_LOW_POWER, HIGH_PERFORMANCE = 3, 12
 OFF, NORMAL, STREAM, TRIGGERED = 0, 1, 2, 3
 # Channel sets the part can digitise: X, Y, XY, Z, YZ, XYZ, T, ZT, YZT, XYZT as DIG_EN bits 7:4 (T Z Y X).
 CHANNELS = (0b0001, 0b0010, 0b0011, 0b0100, 0b0110, 0b0111, 0b1000, 0b1100, 0b1110, 0b1111)
+CHANNELS_OF = tuple([tuple([n for n in range(4) if mask >> n & 1]) for mask in range(16)])
 
 
 class Twin(Part):
@@ -93,7 +94,7 @@ class Twin(Part):
 
     def _channels(self) -> "tuple[int, ...]":
         """Channel numbers in FIFO order: 0 X, 1 Y, 2 Z, 3 T."""
-        return tuple(n for n in range(4) if self.registers[DIG_EN] >> (4 + n) & 1)
+        return CHANNELS_OF[self.registers[DIG_EN] >> 4]
 
     def _tagged(self) -> int:
         return self.registers[FIFO_CFG0] >> 6 & 1
@@ -228,9 +229,14 @@ class Twin(Part):
 
     def _keep(self, epoch: "Epoch", first: int, last: int) -> None:
         if self._selected and self.quirks.get("lose_in_transaction"):
-            self.truth.dropped += last - first
+            self._account.dropped += last - first
         else:
             Part._keep(self, epoch, first, last)
+
+    def spi_end(self) -> None:
+        """Chip select rises; samples due until now were due while it was low."""
+        self.catch_up()
+        Part.spi_end(self)
 
     def _transaction_over(self) -> None:
         Part._transaction_over(self)
@@ -239,7 +245,7 @@ class Twin(Part):
             self._bursts += 1
             every = self.quirks.get("misalign_every", 0)
             if every and self._bursts % every == 0 and self.fifo.level:
-                self.truth.dropped += self._samples_in(self.fifo.pop(1))
+                self._account.dropped += self._samples_in(self.fifo.pop(1))
 
     def int0(self) -> int:
         """Level of the INT0 pin: the FIFO watermark if mapped, inverted by bit 7 of its pad register."""

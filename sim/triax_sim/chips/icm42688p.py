@@ -143,9 +143,9 @@ class Twin(Part):
         return self.registers[FIFO_CONFIG] >> 6 == STREAM
 
     def _keep(self, epoch: "Epoch", first: int, last: int) -> None:
-        before = self.truth.overwritten + self.truth.refused
+        before = self._account.overwritten + self._account.refused
         Part._keep(self, epoch, first, last)
-        self._lost += self.truth.overwritten + self.truth.refused - before
+        self._lost += self._account.overwritten + self._account.refused - before
         self._full = self._full or self.fifo.level >= self.fifo.capacity
 
     def _watermark(self) -> int:

@@ -93,7 +93,7 @@ class Twin(Part):
     def _keep(self, epoch: "Epoch", first: int, last: int) -> None:
         """In FIFO mode a full FIFO stops until it has gone through bypass, even if it is read meanwhile."""
         if self._stopped:
-            self.truth.refused += last - first
+            self._account.refused += last - first
             return
         Part._keep(self, epoch, first, last)
         self._stopped = self._mode() == STOP_ON_FULL and self.fifo.level == self.FIFO_UNITS
