@@ -8,7 +8,6 @@ A process is named by its pid and start time, so a number that the system gave t
 
 import json
 import os
-import select
 import signal
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from triax_sim.commands import Commands
 from triax_sim.proxy import Link, Relay
 
 __all__ = ["FAULTS", "Expected", "Fault", "Timeline", "Victim", "expected", "main"]
@@ -171,17 +171,11 @@ def main(arguments: list[str] | None = None) -> int:
     host, port = json.loads(words[0])["to"]
     relay = Relay((host, int(port)))
     print(json.dumps({"port": relay.port}), flush=True)
-    commands, going = "", True
-    while going:
+    commands, going = Commands(), True
+    while going and not commands.ended:
         relay.turn(0.02)
-        if select.select([sys.stdin], [], [], 0)[0]:
-            data = os.read(sys.stdin.fileno(), 4096).decode()
-            if not data:
-                break
-            commands += data
-            while going and "\n" in commands:
-                line, _, commands = commands.partition("\n")
-                going = _apply(relay, json.loads(line))
+        for line in commands.lines():
+            going = going and _apply(relay, json.loads(line))
     print(json.dumps({"passed": relay.passed, "accepted": relay.accepted, "swallowed": relay.swallowed}), flush=True)
     relay.close()
     return 0

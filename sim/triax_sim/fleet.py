@@ -10,6 +10,7 @@ acknowledgement ever moves the schedule. One JSON line a second on standard outp
 accounted for.
 """
 
+import base64
 import gc
 import json
 import signal
@@ -22,15 +23,18 @@ from typing import Any
 import numpy as np
 from triax_proto.names import device_text
 
+from triax_sim.blocks import Block, Blocks
 from triax_sim.clock import Clock
+from triax_sim.commands import Commands
 from triax_sim.flight import Flight
 from triax_sim.ledger import Writer
 from triax_sim.life import Life
-from triax_sim.links import OFF, UP, WAIT, Links
-from triax_sim.meter import CELLS, Meter
-from triax_sim.packet import DISCONNECT, PINGREQ, PUBACK, BadReply, cut
+from triax_sim.links import UP, WAIT, Links
+from triax_sim.listener import Listener
+from triax_sim.meter import Meter
+from triax_sim.packet import DISCONNECT
 from triax_sim.plan import Plan
-from triax_sim.population import NEVER, Population
+from triax_sim.population import Population
 
 __all__ = ["Fleet", "main"]
 
@@ -57,20 +61,19 @@ class Fleet:
         context = self._tls if plan.target.ca else None
         self.links = Links(plan.target, people.count, people.connect, people.birth, backoff, plan.seed + plan.process, context)
         self.links.written = self._written
-        self.links.dropped = self.flight.lost_link
+        self.links.dropped = self._dropped
         self.life = Life(plan, people, self.links)
-        self.life.number = lambda who: self._next[who]
+        self.blocks = Blocks(people)
+        self.life.number = lambda who: self.blocks.next[who]
         self.life.forget = lambda who: self.flight.give_up(who, self.flight.due[who])
-        self._next = np.zeros(people.count, np.int64)  # number of the first frame that is in no block yet
-        self._next_due = np.full(people.count, NEVER)
         replay = np.array([c.replay_hz for c in plan.cohorts])[people.cohort]
         self._drain_hz = replay + 1e6 / people.period_us
         self._tokens = people.window.astype(np.float64)
-        self._heard: dict[int, bytes] = {}
-        self._ping_us = (np.array([c.keepalive_s for c in plan.cohorts])[people.cohort] * 1_000_000).astype(np.int64)
-        self._pinged = np.zeros(people.count, np.int64)
-        self._asked = np.zeros(people.count, bool)
+        pings = (np.array([c.keepalive_s for c in plan.cohorts])[people.cohort] * 1_000_000).astype(np.int64)
+        self.listener = Listener(self.links, self.flight, pings, plan.seed)
+        self.commands = Commands() if plan.wait else None
         self._drained_at = self._chores_at = 0
+        self._watched = -1
         self.stop = False
 
     def _tls(self, device: int) -> ssl.SSLContext:
@@ -79,6 +82,10 @@ class Fleet:
         if target.certificates:
             context.load_cert_chain(Path(target.certificates) / f"{device_text(int(self.people.device[device]))}.pem")
         return context
+
+    def _dropped(self, device: int) -> None:
+        self.flight.lost_link(device)
+        self.listener.forget(device)
 
     # -- phases of a run
 
@@ -103,7 +110,7 @@ class Fleet:
         while not self.stop:
             now = self.clock()
             self.links.due(now, 256)
-            self._hear(*self.links.poll(now, 0.002), self.clock())
+            self.listener.hear(*self.links.poll(now, 0.002), self.clock())
             up = int((self.links.state == UP).sum())
             if up >= int(on.sum()) or now > limit:
                 break
@@ -114,40 +121,41 @@ class Fleet:
     def _go(self) -> int:
         """UTC of the start: when all generators are told, or soon."""
         print(json.dumps({"ready": int((self.links.state == UP).sum()), "devices": self.people.count}), flush=True)
-        if self.plan.wait:
-            words = sys.stdin.readline().split()
-            if len(words) == 2 and words[0] == "go":
-                return int(words[1])
-            self.stop = True  # whoever started this process has gone
+        while self.commands and not self.stop:
+            for line in self.commands.lines(0.5):
+                words = line.split()
+                if len(words) == 2 and words[0] == "go":
+                    return int(words[1])
+            self.stop = self.stop or self.commands.ended  # whoever started this process has gone
+            self.listener.hear(*self.links.poll(self.clock()), self.clock())
         return int(self.clock() + 100_000)
 
     def _send(self, start: int, end: int) -> None:
         people, slot = self.people, int(self.plan.slot_ms * 1000)
-        self._next[:] = self.flight.due[:] = people.begin(start)
+        self.flight.due[:] = people.begin(start)
+        self.blocks.begin(self.flight.due)
         self.meter.due += int(self.flight.due.sum())
-        every = np.arange(people.count)
-        self._next_due = people.due_us(every, self._next)
         self.meter.measure_from_us = start + int(self.plan.warmup_s * 1e6)
         self.life.begin(start)
-        self._pinged[:] = start + (np.random.default_rng(self.plan.seed).random(people.count) * self._ping_us).astype(np.int64)
+        self.listener.begin(start)
         edge, second, woke = start, start + 1_000_000, start
         self._drained_at = start
-        block = self._block(edge, edge)
+        block = self.blocks.until(edge)
         at = 0
         while not self.stop:
             now = self.clock()
             self.meter.longest_pause_us = max(self.meter.longest_pause_us, now - woke)
-            upto = int(np.searchsorted(block[2], now, "right"))
+            upto = int(np.searchsorted(block.due_us, now, "right"))
             if upto > at:
                 self._dispatch(block, at, upto)
                 at = upto
-            self._hear(*self.links.poll(now), self.clock())
-            if at == len(block[2]) and now >= edge - _BLOCK_US:
+            self.listener.hear(*self.links.poll(now), self.clock())
+            if at == len(block.due_us) and now >= edge - _BLOCK_US:
                 if edge >= end:  # not `now`: a generator that is behind still owes all that falls due
                     break
                 self._drain(now)
-                self.life.happen(min(edge + _BLOCK_US, end), self._switched)
-                block = self._block(edge, min(edge + _BLOCK_US, end))
+                self.life.happen(min(edge + _BLOCK_US, end), self.blocks.changed)
+                block = self.blocks.until(min(edge + _BLOCK_US, end))
                 edge, at = edge + _BLOCK_US, 0
             self._chores(now)
             if now >= second:
@@ -167,7 +175,7 @@ class Fleet:
             now = self.clock()
             if now > until:
                 break
-            self._hear(*self.links.poll(now, 0.005), self.clock())
+            self.listener.hear(*self.links.poll(now, 0.005), self.clock())
             self._drain(now)
             self._chores(now)
             if now >= second:
@@ -203,30 +211,9 @@ class Fleet:
 
     # -- frames
 
-    def _block(self, start: int, end: int) -> tuple[Array, Array, Array, list[bytes], Array]:
-        """All frames due before `end`, by due time: device, number, due, packet, checksum."""
-        whos: list[Array] = []
-        numbers: list[Array] = []
-        dues: list[Array] = []
-        while (who := np.flatnonzero(self._next_due < end)).size:
-            whos.append(who)
-            numbers.append(self._next[who])
-            dues.append(self._next_due[who])
-            self._next[who] += 1
-            self._next_due[who] = self.people.due_us(who, self._next[who])
-        if not whos:
-            empty = np.empty(0, np.int64)
-            return empty, empty, empty, [], empty
-        due = np.concatenate(dues)
-        order = np.argsort(due, kind="stable")
-        who, number = np.concatenate(whos)[order], np.concatenate(numbers)[order]
-        packets, checksum = self.people.packets(who, number)
-        return who, number, due[order], packets, checksum
-
-    def _dispatch(self, block: tuple[Array, Array, Array, list[bytes], Array], at: int, upto: int) -> None:
+    def _dispatch(self, block: Block, at: int, upto: int) -> None:
         """Send what has fallen due, unless its device has to keep it."""
-        who, number, due, checksum = block[0][at:upto], block[1][at:upto], block[2][at:upto], block[4][at:upto]
-        packets = block[3][at:upto]
+        who, number, due, packets, checksum = (column[at:upto] for column in block)
         self.flight.due[who] = number + 1  # in order, so the last frame of a device stays
         self.meter.due += len(who)
         can = self.links.ready[who] & self.flight.can_send(who, number)
@@ -285,77 +272,35 @@ class Fleet:
             self._write(who, number, self.people.due_us(who, number), packets, checksum, direct=False)
             who = self.flight.waiting(self.links.ready)
 
-    def _switched(self, who: Array, next_due: Array | None) -> None:
-        """Life has changed the schedule of devices."""
-        self._next_due[who] = self.people.due_us(who, self._next[who]) if next_due is None else next_due
-
-    # -- replies
-
-    def _hear(self, devices: list[int], said: list[bytes], now: int) -> None:
-        """PUBACKs, mostly: all of a poll at once, the odd rest one by one."""
-        if not devices:
-            return
-        data = b"".join(said)
-        if len(data) != 4 * len(devices) or self._heard:
-            devices, data = self._sort(devices, said, now)
-        acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
-        if not ((acks[:, 0] == PUBACK) & (acks[:, 1] == 2)).all():
-            devices, data = self._sort(devices, said, now)
-            acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
-        if len(acks):
-            self.flight.acks(np.array(devices), acks[:, 2].astype(np.int64) << 8 | acks[:, 3], now)
-
-    def _sort(self, devices: list[int], said: list[bytes], now: int) -> tuple[list[int], bytes]:
-        """PUBACKs out of mixed replies, one device for each; other packets are dealt with."""
-        owners: list[int] = []
-        acks: list[bytes] = []
-        for device, data in zip(devices, said, strict=True):
-            data = self._heard.pop(device, b"") + data
-            at = 0
-            try:
-                for first, body, after in cut(data):
-                    at = after
-                    if first == PUBACK and len(body) == 2:
-                        owners.append(device)
-                        acks.append(b"\x40\x02" + body)
-                    else:
-                        self._asked[device] = False  # PINGRESP; a node takes its configuration, a bulk device does not
-            except BadReply:
-                self.links.close(device, now)
-                continue
-            if at < len(data):
-                self._heard[device] = data[at:]
-        return owners, b"".join(acks)
+    # -- housekeeping
 
     def _chores(self, now: int) -> None:
         if now - self._chores_at < _CHORES_US:
             return
         self._chores_at = now
         self.meter.done(*self.flight.flush())
+        self._obey()
         self.links.due(now, max(1, int(self.plan.connect_hz / 10)))
         self.links.stale(now)
         self.flight.overflow()
-        up = self.links.state == UP
-        for device in self.flight.stuck(now, _PUBACK_US).tolist():
-            if up[device]:
-                self.links.close(device, now)
-        asked = up & (now - self._pinged >= self._ping_us)
-        for device in np.flatnonzero(asked).tolist():
-            if self._asked[device]:  # no answer since the last ping
-                self.links.close(device, now)
-            elif self.links.ready[device] and self.links.say(device, PINGREQ, now):
-                self._asked[device] = True
-            self._pinged[device] = now
-        self._asked[~up] = False
+        self.listener.chores(now)
 
     def _line(self, now: int) -> None:
         self.clock.tie()
-        behind = self.flight.due - self.flight.low
-        cells = np.full(self.people.count, CELLS["connecting"], np.uint8)
-        cells[self.links.state == UP] = CELLS["up"]
-        cells[(self.links.state == UP) & (behind > self.people.window + 1)] = CELLS["behind"]
-        cells[self.links.state == OFF] = CELLS["off"]
-        print(json.dumps(self.meter.second(now, cells, int(behind.sum()))), flush=True)
+        line = self.meter.second(now, int((self.links.state == UP).sum()), int((self.flight.due - self.flight.low).sum()))
+        ages = np.where(self.flight.last_us > 0, np.clip((now - self.flight.last_us) // 100_000, 0, 254), 255).astype(np.uint8)
+        line["ages"] = base64.b64encode(ages.tobytes()).decode()
+        if self._watched >= 0:
+            line["wave"] = self.people.wave(self._watched, int(self.flight.due[self._watched]))
+        print(json.dumps(line), flush=True)
+
+    def _obey(self) -> None:
+        """`watch DEVICE` on standard input: that device's waveform is in each line from now on."""
+        for line in self.commands.lines() if self.commands else ():
+            words = line.split()
+            if len(words) == 2 and words[0] == "watch":
+                found = np.flatnonzero(self.people.device == np.uint64(int(words[1], 16)))
+                self._watched = int(found[0]) if found.size else -1
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -31,6 +31,7 @@ class Flight:
         self.send = np.zeros(count, np.int64)
         self.low = np.zeros(count, np.int64)
         self.top = np.zeros(count, np.int64)  # below it, each frame has been on the wire once
+        self.last_us = np.zeros(count, np.int64)  # of the last frame written
         self.progress_us = np.zeros(count, np.int64)  # QoS 1: when the oldest in flight was sent, or the one before it acked
         # Frames that are done and not yet in the ledger: device, number, checksum, due (None: to be computed), sent, acked.
         self._done: list[tuple[Array, Array, Array, Array | None, Array, Array]] = []
@@ -53,6 +54,7 @@ class Flight:
     def sent(self, who: Array, number: Array, checksum: Array, due_us: Array, sent_us: Array) -> None:
         """Frames whose last byte the socket took, one a device."""
         self.send[who] = number + 1
+        self.last_us[who] = sent_us
         if self._any_acked:
             of = slice(None) if self._all_acked else self._acked_qos[who]
             self._fly(who[of], number[of], checksum[of], sent_us[of])

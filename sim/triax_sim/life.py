@@ -12,7 +12,7 @@ from triax_sim.population import Population
 __all__ = ["Life"]
 
 Array = np.ndarray[Any, Any]
-Switched = Callable[[Array, Array | None], None]
+Switched = Callable[[Array], None]
 
 
 class Life:
@@ -81,12 +81,12 @@ class Life:
                 self.forget(who)
             again = at + int(event.for_s * 1e6)
             self._people.reboot(who, self.number(who), np.full(len(who), again))
-            switched(who, None)
+            switched(who)
             self._enter(again, on)
 
         def clock_step(switched: Switched, _: int) -> None:
             self._people.clock_step(who, self.number(who), int(event.step_s * 1e6))
-            switched(who, None)
+            switched(who)
 
         acts = {"outage": outage, "reconnect": reconnect, "reboot": reboot, "clock_step": clock_step}
         return acts[event.kind]

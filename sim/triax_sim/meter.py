@@ -1,6 +1,5 @@
 """What a generator measures of itself: histograms, counts per second, CPU; one JSON line a second while it runs."""
 
-import base64
 import resource
 from typing import Any
 
@@ -8,12 +7,9 @@ import numpy as np
 
 from triax_sim.histogram import Histogram
 
-__all__ = ["CELLS", "Meter"]
+__all__ = ["Meter"]
 
 Array = np.ndarray[Any, Any]
-
-# State of a device in the heat map of the live page.
-CELLS = {"off": 0, "connecting": 1, "up": 2, "behind": 3}
 
 
 class Meter:
@@ -59,17 +55,17 @@ class Meter:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {"due": self.due, "sent": self.sent, "acked": self.acked, "cpu_s": usage.ru_utime + usage.ru_stime}
 
-    def second(self, now: int, cells: Array, backlog: int) -> dict[str, Any]:
-        """The line of this second: differences since the last one, state of every device."""
+    def second(self, now: int, online: int, backlog: int) -> dict[str, Any]:
+        """The line of this second: differences since the last one."""
         self._record()
         totals = self._totals()
         line: dict[str, Any] = {name: totals[name] - self._last[name] for name in totals}
-        line |= {"time_us": now, "backlog": backlog, "online": int((cells >= CELLS["up"]).sum())}
+        line |= {"time_us": now, "backlog": backlog, "online": online}
         line["lateness_us"] = self._recent.summary()
         line["longest_pause_us"] = self.longest_pause_us
         self.seconds.append(dict(line))
         self._last, self._recent, self.longest_pause_us = totals, Histogram(), 0
-        return line | {"cells": base64.b64encode(cells.tobytes()).decode()}
+        return line
 
     def result(self) -> dict[str, Any]:
         """Everything, for the statistics file."""

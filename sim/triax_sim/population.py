@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from triax_proto.frame import VALUES, empty
 from triax_proto.names import device_text
 from triax_proto.v1.device_pb2 import DeviceInfo, Status
 
@@ -217,6 +218,17 @@ class Population:
                 rows[again, 0] |= 0x08
         rows[:, body:] = frames
         return rows.view(f"V{rows.shape[1]}").ravel().tolist(), checksum
+
+    def wave(self, d: int, number: int) -> dict[str, Any]:
+        """Values of the last ten frames before `number`, in g."""
+        numbers = np.arange(max(0, number - 10), number)
+        who = np.full(len(numbers), d)
+        rows, _ = self.frames(int(self.kind[d]), who, numbers)
+        frames = empty(len(numbers))
+        if len(numbers):
+            frames.view(np.uint8).reshape(len(numbers), -1)[:, : rows.shape[1]] = rows
+        g = {a: (frames[a] * (frames["scale_g"] / frames["decimation"])[:, None]).ravel().round(5).tolist() for a in "xyz"}
+        return {"device": device_text(int(self.device[d])), "hz": VALUES * 1e6 / float(self.period_us[d]), **g}
 
     # -- what a device says of itself
 

@@ -9,10 +9,8 @@ that was done), `reveal` (prints the list), `end`. Who verifies has the hash bef
 
 import hashlib
 import json
-import os
 import random
 import secrets
-import select
 import sys
 import time
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from typing import Any
 from triax_proto.errors import FrameError
 from triax_proto.frame import parse
 
+from triax_sim.commands import Commands
 from triax_sim.packet import PUBACK, BadReply, cut
 from triax_sim.proxy import Pair, Relay
 
@@ -177,18 +176,11 @@ def main(arguments: list[str] | None = None) -> int:
     counts = {kind: int(options.get(kind, 0)) for kind in KINDS}
     tamper = Tamper((host, int(port)), counts, int(options.get("seed", 1)), float(options["from_s"]), float(options["for_s"]))
     _say({"port": tamper.relay.port})
-    os.set_blocking(sys.stdin.fileno(), False)
-    commands, going = "", True
-    while going:
+    commands, going = Commands(), True
+    while going and not commands.ended:
         tamper.relay.turn(0.02)
-        if select.select([sys.stdin], [], [], 0)[0]:
-            data = os.read(sys.stdin.fileno(), 4096).decode()
-            if not data:
-                break
-            commands += data
-            while going and "\n" in commands:
-                word, _, commands = commands.partition("\n")
-                going = _obey(tamper, word.strip())
+        for line in commands.lines():
+            going = going and _obey(tamper, line)
     tamper.relay.close()
     return 0
 

@@ -54,7 +54,7 @@ def test_every_frame_is_sent_once_and_in_the_ledger(broker, tmp_path, qos, capsy
         assert np.abs(np.diff(mine["time_us"]) - period).max() <= 1.01
     assert broker.births == 60
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {"ready", "cells"} <= {key for line in lines for key in line}
+    assert {"ready", "ages"} <= {key for line in lines for key in line}
 
 
 def test_a_frame_is_due_when_its_last_sample_is_taken(broker, tmp_path):

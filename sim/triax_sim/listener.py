@@ -1,0 +1,84 @@
+"""What comes back from the server: PUBACKs by the hundred, ping answers, and the silence of a server that is gone."""
+
+from typing import Any
+
+import numpy as np
+
+from triax_sim.flight import Flight
+from triax_sim.links import UP, Links
+from triax_sim.packet import PINGREQ, PUBACK, BadReply, cut
+
+__all__ = ["Listener"]
+
+Array = np.ndarray[Any, Any]
+
+_PUBACK_US = 10_000_000  # design.md 3.4: no PUBACK within 10 s: reconnect and resend
+
+
+class Listener:
+    """Takes replies to `flight`; pings each device's server every `ping_us`, and gives connections up that do not answer."""
+
+    def __init__(self, links: Links, flight: Flight, ping_us: Array, seed: int) -> None:
+        self._links, self._flight, self._ping_us = links, flight, ping_us
+        self._heard: dict[int, bytes] = {}
+        # As if each had pinged at some time before: 10,000 devices do not ping in the same moment.
+        self._pinged = -(np.random.default_rng(seed).random(len(ping_us)) * ping_us).astype(np.int64)
+        self._asked = np.zeros(len(ping_us), bool)
+
+    def begin(self, now: int) -> None:
+        """The time from which pings count."""
+        self._pinged += now
+
+    def hear(self, devices: list[int], said: list[bytes], now: int) -> None:
+        """What devices have received: PUBACKs, mostly, all of a poll at once, the odd rest one by one."""
+        if not devices:
+            return
+        data = b"".join(said)
+        if len(data) != 4 * len(devices) or self._heard:
+            devices, data = self._sort(devices, said, now)
+        acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
+        if not ((acks[:, 0] == PUBACK) & (acks[:, 1] == 2)).all():
+            devices, data = self._sort(devices, said, now)
+            acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
+        if len(acks):
+            self._flight.acks(np.array(devices), acks[:, 2].astype(np.int64) << 8 | acks[:, 3], now)
+
+    def _sort(self, devices: list[int], said: list[bytes], now: int) -> tuple[list[int], bytes]:
+        """PUBACKs out of mixed replies, one device for each; other packets are dealt with."""
+        owners: list[int] = []
+        acks: list[bytes] = []
+        for device, data in zip(devices, said, strict=True):
+            data = self._heard.pop(device, b"") + data
+            at = 0
+            try:
+                for first, body, after in cut(data):
+                    at = after
+                    if first == PUBACK and len(body) == 2:
+                        owners.append(device)
+                        acks.append(b"\x40\x02" + body)
+                    else:
+                        self._asked[device] = False  # PINGRESP; a node takes its configuration, a bulk device does not
+            except BadReply:
+                self._links.close(device, now)
+                continue
+            if at < len(data):
+                self._heard[device] = data[at:]
+        return owners, b"".join(acks)
+
+    def forget(self, device: int) -> None:
+        """Its connection is gone, and the beginning of a reply with it."""
+        self._heard.pop(device, None)
+        self._asked[device] = False
+
+    def chores(self, now: int) -> None:
+        """Close connections that owe a PUBACK or a PINGRESP for too long; ping where it is time."""
+        up = self._links.state == UP
+        for device in self._flight.stuck(now, _PUBACK_US).tolist():
+            if up[device]:
+                self._links.close(device, now)
+        for device in np.flatnonzero(up & (now - self._pinged >= self._ping_us)).tolist():
+            if self._asked[device]:  # no answer since the last ping
+                self._links.close(device, now)
+            elif self._links.ready[device] and self._links.say(device, PINGREQ, now):
+                self._asked[device] = True
+            self._pinged[device] = now

@@ -1,0 +1,139 @@
+"""The path under test, as a run sees it: where its servers are, what a fault can hit, what each process costs, when it is empty."""
+
+import contextlib
+import time
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+from triax_backend import hops, scan
+from triax_backend.settings import Settings
+from triax_proto.names import FRAMES
+
+__all__ = ["GROUPS", "Hand", "KafkaTail", "Status", "System", "ends", "group_lag", "hop_rows", "stage_totals", "wait_until"]
+
+Array = np.ndarray[Any, Any]
+
+# Consumer groups that have to be at the end before a hop is read.
+GROUPS = {"postgres": "triax-timescale", "lake": "triax-lake", "redis": "triax-redis"}
+_TIMEOUT_S = 10.0
+
+
+class Status(Protocol):
+    """A process of the path: ServerStatus or WorkerStatus of triax_backend."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cpu_s(self) -> float: ...
+    @property
+    def memory_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Hand:
+    """What a fault can do to a process. What is None it cannot."""
+
+    kill: Callable[[], None] | None = None
+    pause: Callable[[], None] | None = None
+    resume: Callable[[], None] | None = None
+    stop: Callable[[], None] | None = None
+    start: Callable[[], None] | None = None
+
+
+@dataclass
+class System:
+    """Everything that a run needs of the path. `metrics`: URL of the /metrics of the process that fills a hop, by hop."""
+
+    settings: Settings
+    way_in: str = "bridge"
+    hops: tuple[str, ...] = ("kafka", "postgres", "lake", "redis")
+    status: Callable[[], Iterable[Status]] = tuple
+    hands: Mapping[str, Hand] = field(default_factory=dict)
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    mqtt_unix: str = ""
+
+    def mqtt(self) -> tuple[str, int]:
+        """Host and port of the MQTT server."""
+        parts = urlsplit(self.settings.mqtt)
+        return parts.hostname or "127.0.0.1", parts.port or 1883
+
+
+def ends(settings: Settings) -> dict[int, int]:
+    """End offset of each partition of triax.frames.v1. Raises KafkaException."""
+    consumer = Consumer({**settings.kafka_config(), "group.id": "triax-run", "enable.auto.commit": False, "log_level": 0})
+    try:
+        found = consumer.list_topics(FRAMES, timeout=_TIMEOUT_S).topics[FRAMES].partitions
+        return {n: consumer.get_watermark_offsets(TopicPartition(FRAMES, n), timeout=_TIMEOUT_S)[1] for n in found}
+    finally:
+        consumer.close()
+
+
+def group_lag(settings: Settings, groups: Iterable[str]) -> dict[str, int]:
+    """Records of triax.frames.v1 that each consumer group has not delivered yet."""
+    at_end = ends(settings)
+    admin = AdminClient({**settings.kafka_config(), "log_level": 0})
+    out = {}
+    for group in groups:
+        parts = [TopicPartition(FRAMES, n) for n in at_end]
+        wanted = ConsumerGroupTopicPartitions(group, parts)
+        done = {}
+        with contextlib.suppress(KafkaException):
+            answer = admin.list_consumer_group_offsets([wanted])[group].result(_TIMEOUT_S)
+            done = {part.partition: max(part.offset, 0) for part in answer.topic_partitions or []}
+        out[group] = sum(max(0, end - done.get(n, 0)) for n, end in at_end.items())
+    return out
+
+
+def hop_rows(settings: Settings, name: str, since_us: int) -> Iterator[Array]:
+    """Rows of "postgres" or "lake", of records received since `since_us`."""
+    if name == "postgres":
+        yield from hops.postgres(settings, since_us=since_us)
+    else:
+        yield from hops.lake(settings, since_us=since_us)
+
+
+class KafkaTail:
+    """Frames in Kafka from given offsets on, read in turns as they come."""
+
+    def __init__(self, settings: Settings, start: Mapping[int, int]) -> None:
+        self._settings, self._next = settings, dict(start)
+
+    def more(self) -> Iterator[Array]:
+        """HOP rows up to the end as of now, that no earlier turn gave. Raises scan.KafkaSilent."""
+        for found in scan.records(self._settings, FRAMES, self._next):
+            for record in found:
+                self._next[record.partition] = record.offset + 1
+            yield from hops.kafka_records(found)
+
+
+def stage_totals(url: str) -> dict[str, float]:
+    """Sums of a stage's counters and gauges by name, from its Prometheus page; empty while it does not answer."""
+    out: dict[str, float] = {}
+    try:
+        with urllib.request.urlopen(url, timeout=0.5) as answer:
+            text = answer.read().decode()
+    except OSError:
+        return out
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            with contextlib.suppress(ValueError):
+                base = name.partition("{")[0]
+                out[base] = out.get(base, 0.0) + float(value)
+    return out
+
+
+def wait_until(done: Callable[[], bool], timeout_s: float, step_s: float = 0.5) -> bool:
+    """Poll until `done`; False if it did not come in time."""
+    deadline = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(step_s)
+    return True
