@@ -72,6 +72,8 @@ DEFAULTS = {
 class Configuration:
     """`values` and `link` are what holds now. `check(values)` returns None or (field, reason): what this node and its part can do.
 
+    `link` None: this device has no link settings of its own.
+
     config = Configuration(store, "config-0011223344556677", {"odr_hz": 26667.0, ...}, {"host": "broker", ...}, check)
     """
 
@@ -115,6 +117,8 @@ class Configuration:
         if version <= self._state["decided"]:
             return IGNORED
         merged = _merge(self._state["applied"], new)
+        if new.get("link") and self._default_link is None:
+            return self._decide(version, REJECTED, "link", "link settings belong to the node's first device")
         wrong = _wrong_link(new.get("link", {})) or _wrong_value(new) or self._check(self._with_defaults(merged))
         if wrong:
             return self._decide(version, REJECTED, wrong[0], wrong[1])
@@ -195,7 +199,7 @@ class Configuration:
         return _joined(self._defaults, {name: value for name, value in applied.items() if name not in ("version", "link")})
 
     def _linked(self, applied: dict) -> dict:
-        return _joined(self._default_link, applied.get("link", {}))
+        return _joined(self._default_link or {}, applied.get("link", {}))
 
     def _load(self) -> dict:
         data = self._store.read(self._name)

@@ -139,7 +139,7 @@ class Publisher:
         False: not now (window or buffer full, or not connected).
         """
         rest = len(topic.encoded) + length + (2 if qos else 0)
-        if self.state != UP or self.window.count == self.window.size or not self.out.room(rest):
+        if self.state != UP or self.window.full() or not self.out.room(rest):
             return False
         self.out.head(PUBLISH << 4 | qos << 1 | retain, rest)
         self.out.put(topic.encoded, 0, len(topic.encoded))

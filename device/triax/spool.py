@@ -86,6 +86,7 @@ class Spool:
     def __init__(self, storage, keep_newest: bool = True, replay_hz: int = 20) -> None:
         self._storage = storage
         self.slots = storage.slots
+        self.slot_bytes = storage.size
         self.keep_newest = keep_newest
         self.replay_hz = replay_hz
         self.high_water = 0

@@ -27,6 +27,7 @@ class Window:
         if not 1 <= size <= 1024:
             raise ValueError("window of %d messages, want 1 to 1024" % size)
         self.size = size
+        self.limit = size  # may be made smaller while it runs
         self.count = 0
         self.owner = 0
         self.token = 0
@@ -43,8 +44,12 @@ class Window:
         for i in range(self.size):
             self._tokens[i] = _FREE
 
+    def full(self) -> bool:
+        """No message may be added now."""
+        return self.count >= self.limit
+
     def add(self, packet_id: int, owner: int, token: int, now_ms: int, end: int) -> None:
-        """Put a message in flight; there must be a free entry (count < size)."""
+        """Put a message in flight; not while it is full."""
         i = 0
         while self._tokens[i] != _FREE:
             i += 1

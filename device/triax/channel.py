@@ -1,0 +1,283 @@
+"""One accelerometer of a node: its capture, what it has to say, and what it is told.
+
+What it says stands in outlets, each a topic with a spool: frames, events, raw frames. What is only worth its last value stands in
+documents: info, status, the acknowledgement of a configuration. The node publishes from both and reports what has arrived.
+"""
+
+from hashlib import sha256
+
+from triax import about, frame, messages, wire
+from triax.capture import Capture
+from triax.clock import SampleClock
+from triax.config import APPLIED, TRIAL, Configuration
+from triax.errors import BadSetting, PartError
+from triax.outbox import Document, Outlet
+from triax.packets import Topic
+from triax.raw import RawEncoder
+from triax.spool import Memory, Spool
+
+try:
+    from micropython import const
+except ImportError:
+
+    def const(value):
+        return value
+
+
+MAX_CALIBRATION = const(4096)
+
+# Events wait here while the node is offline: a gap event has 60 bytes, a self-test 80.
+_EVENT_SLOTS = const(64)
+_EVENT_BYTES = const(160)
+# An event is worth more than a frame and there are few: no need to hold them back.
+_EVENT_REPLAY_HZ = const(100)
+
+
+class Channel:
+    """`part` on its bus; `spool` for its frames; `settings`: range_g, odr_hz and what else differs from triax.config.DEFAULTS.
+
+    `raw_sets`: samples of a raw frame, 0: no raw captures; `raw_slots` of them wait for the network. `raw_ms`: longest capture.
+    """
+
+    def __init__(self, device: int, part, spool: Spool, settings: dict, values=10, raw_sets=0, raw_slots=8, raw_ms=10000) -> None:
+        self.device = device
+        self.part = part
+        self.capture = None
+        self.failure = ""  # why there is no capture
+        self.raw_sets = raw_sets
+        self.raw_ms = raw_ms
+        self.storage_errors = 0
+        self._values = values
+        self._settings = settings
+        self._raw = None
+        self._event_number = 0
+        self._had_utc = False
+        self.calibration_hash = b""
+        prefix = "triax/v1/%016x/" % device
+        self.config_topic = prefix + "config"
+        self.calibration_topic = prefix + "calibration"
+        self.frames = Outlet(Topic(prefix + "frame"), spool)
+        events = Spool(Memory(_EVENT_SLOTS, _EVENT_BYTES), True, _EVENT_REPLAY_HZ)
+        self.events = Outlet(Topic(prefix + "event"), events)
+        self.outlets = (self.events, self.frames)
+        if raw_sets:
+            self.raw = Outlet(Topic(prefix + "raw"), Spool(Memory(raw_slots, _raw_bytes(part, raw_sets)), False))
+            self.outlets = (self.events, self.frames, self.raw)
+        self.info = Document(Topic(prefix + "info"), self._encode_info, 1)
+        self.status = Document(Topic(prefix + "status"), self._encode_status, 1)
+        self.ack = Document(Topic(prefix + "config/ack"), self._encode_ack, 0)
+        self.ack.arrived = self._ack_arrived
+        self.documents = (self.info, self.status, self.ack)
+        self._reason = messages.STARTED
+
+    def attach(self, node, link) -> None:
+        """Belong to a node: read what the store holds. `link`: the node's link settings, None: another channel has them."""
+        self.node = node
+        name = "config-%016x" % self.device
+        self.configuration = Configuration(node.store, name, self._settings, link, self._check)
+        self._calibration_name = "calibration-%016x" % self.device
+        stored = node.store.read(self._calibration_name)
+        if stored:
+            self.calibration_hash = sha256(stored).digest()
+        if self.configuration.ack() is not None:
+            self.ack.touch()
+        self._use_spool_settings()
+
+    def begin(self, boot: int) -> bool:
+        """Number frames from now on: check the part, configure it, measure. False: `failure` tells what is wrong."""
+        node = self.node
+        self.configuration.boot = boot
+        try:
+            self.part.check()
+            self.part.reset()
+            clock = SampleClock(node.clock.ticks_us())
+            capture = Capture(self.part, clock, node.clock.ticks_us, self.device, boot, self._emit, self._on_gap, self._values)
+            self._configure(capture)
+            if self.raw_sets:
+                self._raw = RawEncoder(self.device, boot, self.raw_sets, self.part.COUNT_BITS)
+            capture.start()
+        except (OSError, PartError, BadSetting) as error:
+            self.failure = str(error)
+            return False
+        self.failure = ""
+        self.capture = capture
+        self.info.touch()
+        self.status.touch()
+        return True
+
+    def stop(self) -> None:
+        """Close the last frame; say goodbye."""
+        if self.capture is not None and self.capture.running:
+            try:
+                self.capture.stop()
+            except OSError:
+                pass  # the frame is out, the part is not reachable
+        self._reason = messages.STOPPED
+        self.status.touch()
+
+    def set_utc(self, ticks: int, utc_us: int, error_us: int) -> None:
+        """UTC is known; whoever got frames without it is told how to correct them."""
+        if self.capture is None:
+            return
+        self.capture.clock.set_utc(ticks, utc_us, error_us)
+        if not self._had_utc:
+            self._had_utc = True
+            if self._sequence():
+                offset, error = self.capture.clock.fix()
+                self.put_event(messages.EVENT_CLOCK_FIX, "clock_fix", {"offset_us": offset, "error_us": error})
+
+    def report(self) -> None:
+        """Health is due."""
+        self._reason = messages.REPORT
+        self.status.touch()
+
+    # --- told by the network ---
+
+    def offer(self, data) -> int:
+        """A Config has come; returns what triax.config did."""
+        result = self.configuration.offer(data)
+        self.decided(result)
+        return result
+
+    def decided(self, result: int) -> None:
+        """The configuration decided something: use it, say it."""
+        if result == APPLIED:
+            self._use_spool_settings()
+            if self.capture is not None:
+                try:
+                    self._configure(self.capture)
+                except (OSError, PartError) as error:
+                    self.node.log("%016x: the part did not take its configuration: %s" % (self.device, error))
+                    self.capture.bus_errors += 1
+            self.info.touch()
+        if result and result != TRIAL:
+            self.ack.touch()
+
+    def calibrate(self, data) -> None:
+        """A calibration has come: keep it as it is. Raises OSError."""
+        if data == (self.node.store.read(self._calibration_name) or b""):
+            return
+        self.node.store.write(self._calibration_name, data)
+        self.calibration_hash = sha256(data).digest() if data else b""
+        self.info.touch()
+
+    def self_test(self) -> None:
+        """Run the part's self-test and say how it went."""
+        try:
+            result = self.capture.self_test()
+        except (OSError, PartError) as error:
+            self.node.log("%016x: self-test broke off: %s" % (self.device, error))
+            detail = {"result": 3, "reason": str(error)[:60]}
+        else:
+            part = self.part
+            detail = {"result": result, "reason": part.self_test_reason[:60]}
+            fields = (("response_g", part.self_test_mg), ("low_g", part.self_test_low_mg), ("high_g", part.self_test_high_mg))
+            for name, values in fields:
+                detail[name] = [value / 1000 for value in values]
+        self.put_event(messages.EVENT_SELF_TEST, "self_test", detail)
+
+    def start_raw(self, capture_id: int, duration_ms: int) -> bool:
+        """Send every sample for a while. False: no buffers for it, or one is running."""
+        if self._raw is None or self.capture is None or self.capture.raw_running():
+            return False
+        self.capture.start_raw(self._raw, capture_id, min(duration_ms, self.raw_ms), self._emit_raw)
+        return True
+
+    def put_event(self, kind: int, name: str, detail: dict) -> None:
+        """Something happened."""
+        clock = self.node.clock
+        time_us = clock.utc_us()
+        error_us = messages.UNKNOWN if time_us is None else clock.utc_error_us
+        if time_us is None:
+            time_us = self.capture.clock.since_boot_us(clock.ticks_us())
+        event = {
+            "device": self.device,
+            "boot": self.configuration.boot,
+            "kind": kind,
+            "time_us": time_us,
+            "time_error_us": error_us,
+            "number": self._event_number,
+            name: detail,
+        }
+        self._event_number += 1
+        data = wire.encode(messages.EVENT, event)
+        self.events.spool.put(data, len(data))
+
+    # --- said by the capture ---
+
+    def _emit(self, buffer, length: int) -> None:
+        try:
+            self.frames.spool.put(buffer, length)
+        except OSError:
+            self.storage_errors += 1  # the spool counts the frame as dropped
+
+    def _emit_raw(self, buffer, length: int) -> None:
+        self.raw.spool.put(buffer, length)
+
+    def _on_gap(self, first_sample, length: int, bound: int, cause: int) -> None:
+        first = int.from_bytes(first_sample, "little")
+        self.put_event(messages.EVENT_GAP, "gap", {"first_sample": first, "length": length, "bound": bound, "cause": cause})
+
+    # --- settings ---
+
+    def _check(self, values: dict):
+        """What the part cannot do: (field, reason) or None."""
+        part = self.part
+        if _legal(values["odr_hz"], part.ODRS_HZ) is None:
+            return "odr_hz", "%s has %s" % (part.NAME, _list(part.ODRS_HZ))
+        if _legal(values["range_g"], part.RANGES_G) is None:
+            return "range_g", "%s has %s" % (part.NAME, _list(part.RANGES_G))
+        longest = (1 << 30 - part.COUNT_BITS) - 1
+        if not 0 <= values.get("decimation", 0) <= longest:
+            return "decimation", "%d, want 1 to %d, or 0 for 10 ms" % (values["decimation"], longest)
+        return self.node.check_window(self, values["window"])
+
+    def _configure(self, capture) -> None:
+        values = self.configuration.values
+        capture.configure(
+            self.configuration.version,
+            _legal(values["range_g"], self.part.RANGES_G),
+            _legal(values["odr_hz"], self.part.ODRS_HZ),
+            values.get("decimation", 0),
+            values.get("lowpass", 0),
+            values.get("highpass", 0),
+            values["test_pattern"],
+        )
+
+    def _use_spool_settings(self) -> None:
+        values = self.configuration.values
+        self.frames.spool.keep_newest = values["keep_newest"]
+        self.frames.spool.replay_hz = values["replay_hz"]
+
+    # --- documents ---
+
+    def _sequence(self) -> int:
+        return int.from_bytes(self.capture.encoder.buffer[frame.SEQUENCE : frame.SEQUENCE + 4], "little")
+
+    def _encode_info(self):
+        return about.info(self) if self.capture is not None else None
+
+    def _encode_status(self):
+        return about.status(self, self._reason)
+
+    def _encode_ack(self):
+        return self.configuration.ack()
+
+    def _ack_arrived(self) -> None:
+        self.configuration.acked()
+
+
+def _raw_bytes(part, sets: int) -> int:
+    return frame.HEADER + 12 + 3 * sets * (3 if part.COUNT_BITS <= 16 else 4) + frame.TAIL
+
+
+def _legal(value: float, values):
+    """The one of `values` that a Config, whose floats have 24 bits, means; None: none of them."""
+    for legal in values:
+        if abs(value - legal) <= legal * 1e-6:
+            return legal
+    return None
+
+
+def _list(values) -> str:
+    return ", ".join([str(value) for value in values])
