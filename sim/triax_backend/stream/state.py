@@ -163,6 +163,10 @@ class State:
         self._order = np.argsort(devices, kind="stable")
         self._sorted = devices[self._order]
 
+    def partitions_of(self, devices: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Partition of devices that are known."""
+        return np.asarray(self.devices["partition"][self._order[np.searchsorted(self._sorted, devices)]])
+
     def _keep(self, rows: np.ndarray[Any, Any]) -> None:
         self.devices, self.slots, self.count = self.devices[rows], self.slots[rows], len(rows)
         if not self.count:
