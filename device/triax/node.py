@@ -50,7 +50,7 @@ def _silent(text: str) -> None:
 
 class Node:
     """`link_settings`: host, port, tls, keepalive_s, username, password. `window`: most messages in flight, `out_bytes`: most that
-    wait for the socket. `time_server`: a triax.sntp.TimeServer where the system has no UTC of its own."""
+    wait for the socket. `time_server`: a triax.timeserver.TimeServer where the system has no UTC of its own."""
 
     def __init__(
         self,
@@ -139,6 +139,10 @@ class Node:
             if channel.capture is not None and channel.capture.running:
                 channel.capture.poll(self.clock.ticks_us())
         self._network()
+        if self._time_server is not None:
+            if self._time_server.due():
+                self._expect_block()
+            self._time_server.step()
         if elapsed(self.now_ms, self._second_ms) >= 1000:
             self._second_ms = self.now_ms
             self._seconds += 1
@@ -164,8 +168,6 @@ class Node:
         self._us %= 1000
 
     def _each_second(self) -> None:
-        if self._time_server is not None:
-            self._time_server.step()
         if self._seconds >= self._utc_due:
             self._look_at_utc()
         if self._seconds >= self._retry_due:
