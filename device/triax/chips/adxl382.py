@@ -3,8 +3,8 @@ sources: Linux adxl380.c [L380], no-OS adxl38x [N38x], an ADXL382 example for th
 """
 
 from triax import kernels
-from triax.chips import FAIL, GAP_AXIS, INCONCLUSIVE, LOSS_FLAG, NOT_MEASURED, PASS, TEMPERATURE_RELATIVE
-from triax.chips.part import Part
+from triax.chips import FAIL, INCONCLUSIVE, LOSS_FLAG, NOT_MEASURED, PASS, TEMPERATURE_RELATIVE
+from triax.chips.entries import EntryPart
 
 try:
     from micropython import const
@@ -21,7 +21,6 @@ _PART_ID = const(0x02)
 _SERIAL_NUMBER_0 = const(0x04)
 _STATUS0 = const(0x11)
 _XDATA_H = const(0x15)
-_TDATA_H = const(0x1B)
 _FIFO_DATA = const(0x1D)
 _FIFO_STATUS0 = const(0x1E)  # entries, low byte first (trap g)
 _MISC0 = const(0x20)
@@ -38,6 +37,7 @@ _MISO = const(0x58)
 
 _RESET_CODE = const(0x52)  # 1.1
 _XYZ_FIFO = const(0x78)  # DIG_EN (1.6)
+_XYZT_FIFO = const(0xF8)
 _TAGS = const(0x40)  # FIFO_CFG0 bit 6 (1.8)
 _STREAM = const(0x20)
 _OVERRUN = const(0x04)  # STATUS0 (1.4)
@@ -49,15 +49,17 @@ _EQ_BYPASS = const(0x40)  # whenever a low-pass is on (trap j)
 _ST_ON = const(0xC0)  # SNSR_AXIS_EN: ST_MODE, ST_FORCE; bit 5 reverses
 _ST_REVERSE = const(0x20)
 _ENTRIES = const(320)
-_MAX_FAILURES = const(3)  # bursts that may be noise; then the FIFO is started anew
 _STILL_MG = const(500)  # spread over the self-test's samples above which it cannot judge: a sixth of the smallest response
 
 
-class Adxl382(Part):
+class Adxl382(EntryPart):
     """See triax.chips.
 
     `burst_sets`: most sets a transfer. Register traffic under way when a sample is due is said to lose that sample (trap a): at
     8 MHz and 16 kHz 6 sets take 55 us, less than the 62.5 us between samples. 0: all at once, fewest transfers.
+
+    `temperature`: the part measures its temperature only if that goes through the FIFO too (1.6): a set is four entries then, the
+    FIFO holds 80 of them (5 ms at 16 kHz), and a third more bytes cross the bus. Without, temperature is NOT_MEASURED.
     """
 
     NAME = "adxl382"
@@ -75,6 +77,7 @@ class Adxl382(Part):
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE  # the sources differ by 20 codes, 2 degrees, on the offset (1.10)
     SET_BYTES = 9
     SELF_TEST = True
+    _FIFO = _FIFO_DATA
     NEAR_FULL = 12  # 0.75 ms at 16 kHz
 
     FAMILY = 0x80  # MISC0 bit 7: the part id is 380 on both (trap i)
@@ -83,19 +86,21 @@ class Adxl382(Part):
     SELF_TEST_LOW_MG = (3100, 3100, 2600)  # forward minus reverse (1.10)
     SELF_TEST_HIGH_MG = (4200, 4200, 3400)
 
-    def __init__(self, device, burst_sets: int = 0) -> None:
-        self._burst_sets = burst_sets or self.FIFO_SETS
-        Part.__init__(self, device)
+    def __init__(self, device, burst_sets: int = 0, temperature: bool = False) -> None:
+        if temperature:
+            self.PER_SET = 4
+            self.SET_BYTES = 12
+            self.FIFO_SETS = _ENTRIES // 4
+        self._limit_sets = burst_sets or self.FIFO_SETS
+        EntryPart.__init__(self, device)
 
-    def _prepare(self) -> None:
-        device = self.device
-        device.addressing(1, 1, 0, 0)  # 1.2: command = address << 1 | read
-        self._burst = device.burst(_FIFO_DATA, 9, self._burst_sets, 6)  # room for two entries more
-        self._entry = device.burst(_FIFO_DATA, 3, 1)
-        self._fifo_status = device.burst(_FIFO_STATUS0, 2, 1)
-        self._temperature = device.burst(_TDATA_H, 2, 1)
-        self._loose = 0  # entries in the FIFO beyond the whole sets of the last poll
-        self._failures = 0  # bursts without one whole set, in a row
+    def _begin(self) -> None:
+        self.device.addressing(1, 1, 0, 0)  # 1.2: command = address << 1 | read
+        self._fifo_status = self.device.burst(_FIFO_STATUS0, 2, 1)
+        self._code = 0  # of the temperature
+
+    def _burst_sets(self) -> int:
+        return self._limit_sets
 
     def check(self) -> None:
         """See triax.chips."""
@@ -137,9 +142,9 @@ class Adxl382(Part):
         self.device.sleep_us(_MODE_SETTLE_US)
 
     def _run(self, watermark: int) -> None:
-        entries = 3 * watermark
+        entries = self.PER_SET * watermark
         self._put(_FIFO_CFG0, 0)
-        self._put(_DIG_EN, _XYZ_FIFO)
+        self._put(_DIG_EN, _XYZ_FIFO if self.PER_SET == 3 else _XYZT_FIFO)
         self._put(_FIFO_CFG1, entries & 255)
         self._put(_FIFO_CFG0, _TAGS | _STREAM | entries >> 8)
         self.device.read(_STATUS0)  # an old overrun
@@ -156,75 +161,33 @@ class Adxl382(Part):
         self._fifo_status.read(1)
         buf = self._fifo_status.buffer
         start = self._fifo_status.start
-        entries = buf[start] | (buf[start + 1] & 1) << 8
-        if entries > _ENTRIES:
-            return self.FIFO_SETS + 1  # no such level
-        self._loose = entries % 3
-        return entries // 3
+        return self._count(buf[start] | (buf[start + 1] & 1) << 8, _ENTRIES)
 
     def _decode(self, at: int, sets: int, out, to: int) -> int:
         buf = self._burst.buffer
         leading = kernels.leading
-        good = leading(buf, at, sets, 9, 0xFF, 0)
-        good = leading(buf, at + 3, good, 9, 0xFF, 1)
-        good = leading(buf, at + 6, good, 9, 0xFF, 2)
-        kernels.take16(buf, at + 1, good, 9, 3, 1, 0, out, to)
+        stride = self.SET_BYTES
+        good = sets
+        for channel in range(self.PER_SET):
+            good = leading(buf, at + 3 * channel, good, stride, 0xFF, channel)
+        kernels.take16(buf, at + 1, good, stride, 3, 1, 0, out, to)
+        if good and stride == 12:
+            last = at + stride * good - 2
+            self._code = buf[last] << 4 | buf[last + 1] >> 4  # 12 bits, left justified
         return good
 
-    def _resync(self, at: int, sets: int) -> int:
-        """Go on at the next X: after an overrun the oldest entry is a Y or Z, and the pointers can fall out of step (trap b)."""
+    def _whole(self, at: int) -> bool:
         buf = self._burst.buffer
-        entry = 0
-        entries = 3 * sets
-        while entry + 3 <= entries:
-            i = at + 3 * entry
-            if buf[i] == 0 and buf[i + 3] == 1 and buf[i + 6] == 2:
-                self._failures = 0
-                self._at = i
-                return (entries - entry) // 3 + self._complete(entry % 3, at + 3 * entries)
-            entry += 1
-        self._failures += 1
-        if self._failures > _MAX_FAILURES:
-            self._clear()
-        return 0
-
-    def _complete(self, missing: int, end: int) -> int:
-        """The last set of the burst lacks `missing` entries: fetch them one by one behind it. Returns 1 if it is whole now."""
-        if not missing:
-            return 0
-        if 3 * self._waiting + self._loose < missing:
-            self._next_gap |= GAP_AXIS
-            return 0
-        buf = self._burst.buffer
-        for _ in range(missing):
-            self._entry.read(1)
-            start = self._entry.start
-            for i in range(3):
-                buf[end + i] = self._entry.buffer[start + i]
-            end += 3
-        if self._loose < missing:
-            self._waiting -= 1
-            self._loose += 3
-        self._loose -= missing
-        return 1
-
-    def _clear(self) -> None:
-        """Start the FIFO anew: mode 0, then stream (trap b)."""
-        self._failures = 0
-        self._halt()
-        self._run(self._watermark)
-        self._waiting = 0
-        self._loose = 0
+        for channel in range(self.PER_SET):
+            if buf[at + 3 * channel] != channel:
+                return False
+        return True
 
     def temperature_mc(self) -> int:
-        """See triax.chips: 12 bits in bits 15:4, 10.2 codes a degree (1.10). 0 is what a sensor that is off reads."""
-        self._temperature.read(1)
-        buf = self._temperature.buffer
-        start = self._temperature.start
-        code = buf[start] << 4 | buf[start + 1] >> 4
-        if not code:
+        """See triax.chips: of the last set, 10.2 codes a degree (1.10)."""
+        if not self._code:
             return NOT_MEASURED
-        return 25000 + (code - self.TEMPERATURE_25C) * 10000 // 102
+        return 25000 + (self._code - self.TEMPERATURE_25C) * 10000 // 102
 
     # Self-test
 

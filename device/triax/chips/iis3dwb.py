@@ -3,7 +3,7 @@
 """
 
 from triax import kernels
-from triax.chips import LOSS_MODULO, TEMPERATURE_ABSOLUTE
+from triax.chips import LOSS_MODULO, TEMPERATURE_RELATIVE
 from triax.chips.part import Part
 from triax.errors import BadSetting
 
@@ -58,7 +58,7 @@ class Iis3dwb(Part):
     ODR_TOLERANCE_PPM = 50_000  # "several percent" (2.6); register 0x63 tells it in steps of 0.15 %
     LOSS_DETECTION = LOSS_MODULO
     LOSS_PERIOD = 4
-    TEMPERATURE_CLASS = TEMPERATURE_ABSOLUTE
+    TEMPERATURE_CLASS = TEMPERATURE_RELATIVE  # no source states a tolerance of the offset
     SET_BYTES = 7
     NEAR_FULL = 16  # 0.6 ms
 
