@@ -4,8 +4,9 @@ SELECT triax_create_over_time('features', $$
     received timestamptz NOT NULL,
     device bigint NOT NULL,
     boot bigint NOT NULL,
-    number bigint NOT NULL,          -- sequence // 10 of its frames, where windows = 1
+    number bigint NOT NULL,          -- of the last window covered: sequence // 10 of its frames
     windows smallint NOT NULL,
+    own_clock boolean NOT NULL,      -- false: time is receive time
     frames integer NOT NULL,
     samples bigint NOT NULL,
     mean_x real, mean_y real, mean_z real,
@@ -15,10 +16,13 @@ SELECT triax_create_over_time('features', $$
     minimum_x real, minimum_y real, minimum_z real,
     maximum_x real, maximum_y real, maximum_z real,
     glitches integer NOT NULL,
-    score real,
+    spike_score real,
+    score real,                      -- of the model, NULL without one
     model text,
     flags bigint NOT NULL,
-    temperature_c real
+    temperature_c real,
+    rate_hz real,
+    lost_samples bigint NOT NULL
 $$, interval '7 days', interval '2 years');
 CREATE INDEX features_device_time ON features (device, time);
 CREATE INDEX features_identity ON features (device, boot, windows, number);

@@ -170,7 +170,7 @@ def latest(client: "redis.Redis") -> dict[int, tuple[int, int, int, bytes]]:
     """Of each device: boot, sequence, receive time (UTC microseconds), frame bytes. Raises redis.RedisError."""
     out = {}
     for key in client.scan_iter("triax:{*}:latest", count=1000):
-        found: dict[bytes, bytes] = client.hgetall(key)  # type: ignore[assignment]
+        found: dict[bytes, bytes] = client.hgetall(key)
         for device, value in found.items():
             out[int(device, 16)] = (*_HEAD.unpack_from(value), value[_HEAD.size :])
     return out
@@ -179,7 +179,7 @@ def latest(client: "redis.Redis") -> dict[int, tuple[int, int, int, bytes]]:
 def online(client: "redis.Redis") -> dict[int, int]:
     """Boot of each device that is online. Raises redis.RedisError."""
     keys = list(client.scan_iter("triax:online:*", count=1000))
-    boots: list[Any] = client.mget(keys) if keys else []  # type: ignore[assignment]
+    boots: list[Any] = client.mget(keys) if keys else []
     return {int(key.rpartition(b":")[2], 16): int(boot) for key, boot in zip(keys, boots, strict=True) if boot is not None}
 
 
