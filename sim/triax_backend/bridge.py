@@ -39,6 +39,7 @@ ROUND_S = 0.05  # however few its messages are, a round costs 16 records, one a 
 WINDOW = 40_000  # messages taken and not acknowledged: 12 MB; 0.4 s of Kafka's latency at 100,000/s
 KEEPALIVE_S = 30
 _BUFFER_BYTES = 4 << 20  # of the socket: 13,000 frames
+_READ_BYTES = 65_536  # at least, so that a message larger than the window's last frames gets in
 _BACKOFF_S = (0.2, 10.0)
 # Kafka gets this long to report what is in flight at SIGTERM; the supervisor kills after 30 s.
 _DRAIN_S = 20.0
@@ -71,6 +72,7 @@ class Bridge:
         self._out: KafkaOut
         self._connections = Counter("triax_connections", "Connections made", ["stage"], registry=account.registry).labels("bridge")
         self._dropped = Gauge("triax_broker_dropped", "Messages that the broker says it dropped", registry=account.registry)
+        self._subscribed = Gauge("triax_subscribed", "1 while the broker has our subscription", registry=account.registry)
         self._paused = Counter("triax_window_full", "Rounds that did not read", ["stage"], registry=account.registry).labels(
             "bridge"
         )
@@ -133,6 +135,7 @@ class Bridge:
                     self._wait(link)
             self._drain(link, session)
         finally:
+            self._subscribed.set(0)
             link.close()
 
     def _wait(self, link: Any) -> None:
@@ -153,14 +156,17 @@ class Bridge:
             self._forward(session)
         self._complete()
         self._send += session.due(time.monotonic(), paused=full)
+        self._subscribed.set(session.subscribed)
         self._flush(link, session)
         return more
 
     def _read(self, link: Any, session: Subscription) -> bool:
         view = memoryview(self._buffer)
-        while self._filled < _BUFFER_BYTES:
+        room = (self.window - self._unacked) * frame_rows.row_size(1)
+        end = min(_BUFFER_BYTES, self._filled + max(_READ_BYTES, room))
+        while self._filled < end:
             try:
-                count = link.recv_into(view[self._filled :])
+                count = link.recv_into(view[self._filled : end])
             except (BlockingIOError, ssl.SSLWantReadError):
                 return False
             if not count:

@@ -23,6 +23,8 @@ from triax_backend.produce import KafkaOut
 from triax_backend.settings import Settings
 from triax_backend.topics import TopicsUnavailable
 
+__all__ = ["main"]
+
 log = logging.getLogger("triax.ingest")
 
 _BACKLOG = 4_096
