@@ -315,6 +315,7 @@ class Capture:
         self._begin_gap(cause, self.part.gap_modulo)
         self._guess = max(0, self.clock.newest(before, after) - self._unseen - behind)
         self._guess_bound = self.clock.bound
+        self._last_sample = after  # it is alive
 
     def _begin_gap(self, cause: int, modulo: int) -> None:
         if self._pending:
