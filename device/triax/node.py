@@ -96,6 +96,7 @@ class Node:
         self._retry_due = 0
         self._trial_ms = 0
         self._stopping_ms = 0
+        self._stop_wanted = False
         self._stopping = False
         self._after_stop = None
         self._seen = [bytearray(8) for _ in channels]
@@ -124,13 +125,9 @@ class Node:
             self.log("the boot counter is gone: waiting for UTC to seed it")
 
     def stop(self, then=None) -> None:
-        """Close the last frames, say goodbye, end within 3 s; then call `then`."""
-        if not self._stopping:
-            for channel in self.channels:
-                channel.stop()
-            self._stopping = True
-            self._stopping_ms = self.now_ms
-            self._after_stop = then
+        """Have the next step close the last frames and say goodbye; `stopped` within 3 s, then `then` is called. Fit for signals."""
+        self._after_stop = then
+        self._stop_wanted = True
 
     def step(self) -> None:
         """One round. Allocates nothing while all is well."""
@@ -149,6 +146,11 @@ class Node:
             self._each_second()
         if self._stopping:
             self._finish()
+        elif self._stop_wanted:
+            self._stopping = True
+            self._stopping_ms = self.now_ms
+            for channel in self.channels:
+                channel.stop()
 
     def check_window(self, channel, window: int):
         """(field, reason) if this channel cannot have this window, else None."""
