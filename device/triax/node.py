@@ -125,7 +125,7 @@ class Node:
             self.log("the boot counter is gone: waiting for UTC to seed it")
 
     def stop(self, then=None) -> None:
-        """Have the next step close the last frames and say goodbye; `stopped` within 3 s, then `then` is called. Fit for signals."""
+        """Have the next step close the last frames and say goodbye; `stopped` within 3 s, then `then`. Fit for signal handlers."""
         self._after_stop = then
         self._stop_wanted = True
 
