@@ -213,7 +213,8 @@ class Fleet:
 
     def _dispatch(self, block: Block, at: int, upto: int) -> None:
         """Send what has fallen due, unless its device has to keep it."""
-        who, number, due, packets, checksum = (column[at:upto] for column in block)
+        who, number, due = block.who[at:upto], block.number[at:upto], block.due_us[at:upto]
+        packets, checksum = block.packets[at:upto], block.checksum[at:upto]
         self.flight.due[who] = number + 1  # in order, so the last frame of a device stays
         self.meter.due += len(who)
         can = self.links.ready[who] & self.flight.can_send(who, number)

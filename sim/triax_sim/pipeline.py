@@ -1,10 +1,12 @@
 """The path under test, as a run sees it: where its servers are, what a fault can hit, what each process costs, when it is empty."""
 
 import contextlib
+import signal
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -13,15 +15,31 @@ from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 from triax_backend import hops, scan
 from triax_backend.settings import Settings
+from triax_backend.stack import Stack
+from triax_backend.supervise import Supervisor
 from triax_proto.names import FRAMES
 
-__all__ = ["GROUPS", "Hand", "KafkaTail", "Status", "System", "ends", "group_lag", "hop_rows", "stage_totals", "wait_until"]
+__all__ = [
+    "GROUPS",
+    "Hand",
+    "KafkaTail",
+    "Status",
+    "System",
+    "ends",
+    "group_lag",
+    "hands_of",
+    "hop_rows",
+    "stage_totals",
+    "wait_until",
+]
 
 Array = np.ndarray[Any, Any]
 
 # Consumer groups that have to be at the end before a hop is read.
 GROUPS = {"postgres": "triax-timescale", "lake": "triax-lake", "redis": "triax-redis"}
 _TIMEOUT_S = 10.0
+# Modules of triax_backend by the names that scenarios use.
+WORKERS = {"sinks.timescale": "timescale", "sinks.lake": "lake", "sinks.redis": "redis-sink", "stream.runner": "stream"}
 
 
 class Status(Protocol):
@@ -64,12 +82,35 @@ class System:
         return parts.hostname or "127.0.0.1", parts.port or 1883
 
 
+def hands_of(stack: Stack, supervisor: Supervisor) -> dict[str, Hand]:
+    """What can be done to the servers and workers that we started, by the names that scenarios use."""
+    out: dict[str, Hand] = {}
+    for name in ("mqtt", "kafka", "postgres", "s3", "redis"):
+        with contextlib.suppress(KeyError):
+            server = stack[name]
+            out[name] = Hand(server.kill, server.pause, server.resume, server.stop, partial(stack.restart, name))
+    for name, worker in supervisor.workers.items():
+        kill, stop, go = (partial(worker.signal, n) for n in (signal.SIGKILL, signal.SIGSTOP, signal.SIGCONT))
+        # A worker that ends is started again by its supervisor, so `stop` is an orderly restart.
+        short = WORKERS.get(name, name)
+        out[short] = Hand(kill, stop, go, partial(worker.signal, signal.SIGTERM), None)
+    return out
+
+
 def ends(settings: Settings) -> dict[int, int]:
     """End offset of each partition of triax.frames.v1. Raises KafkaException."""
     consumer = Consumer({**settings.kafka_config(), "group.id": "triax-run", "enable.auto.commit": False, "log_level": 0})
     try:
-        found = consumer.list_topics(FRAMES, timeout=_TIMEOUT_S).topics[FRAMES].partitions
-        return {n: consumer.get_watermark_offsets(TopicPartition(FRAMES, n), timeout=_TIMEOUT_S)[1] for n in found}
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                found = consumer.list_topics(FRAMES, timeout=_TIMEOUT_S).topics[FRAMES].partitions
+                return {n: consumer.get_watermark_offsets(TopicPartition(FRAMES, n), timeout=_TIMEOUT_S)[1] for n in found}
+            except KafkaException:
+                # Partitions have no leader for a moment after the topic was made or a broker came back.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
     finally:
         consumer.close()
 

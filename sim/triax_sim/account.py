@@ -1,0 +1,276 @@
+"""A finished run's account: ledger against hops, what faults explain, what was planted, and the verdict."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from triax_backend import hops
+
+from triax_sim import ledger as ledgers
+from triax_sim.bulk import device_ids
+from triax_sim.expect import Expectation, judge_self_test, reserved_places, split_findings
+from triax_sim.histogram import Histogram
+from triax_sim.pipeline import GROUPS, KafkaTail, System, group_lag, hop_rows, wait_until
+from triax_sim.reconcile import FATES, Emitted, Hop, behind, fate_names, read_all
+from triax_sim.scenario import Scenario
+from triax_sim.tamper import seal
+from triax_sim.verdict import Evidence, Verdict, judge
+
+__all__ = ["Account", "Generated", "account"]
+
+Array = np.ndarray[Any, Any]
+Say = Callable[[str], None]
+
+_QUIET_S = 3.0  # nothing new in Kafka for so long, after all was sent: what is missing is lost (a bridge retries within 2 s)
+_QUIET_FAULT_S = 12.0  # a worker that was killed, or its backoff, takes longer
+
+
+@dataclass
+class Generated:
+    """What is left of the phase in which load was made; enough to verify it, here or after shards were merged."""
+
+    start_us: int
+    ledgers: list[Path]
+    stats: list[dict[str, Any]]
+    kafka_start: dict[int, int]
+    failed: list[str] = field(default_factory=list)
+    faults: list[dict[str, Any]] = field(default_factory=list)
+    cpu: dict[str, float] = field(default_factory=dict)
+    processes: list[dict[str, Any]] = field(default_factory=list)
+    memory_bytes: int = 0
+    # SHA-256 of the planted errors, said before the hops are read, and a function that then reveals them.
+    sealed: str = ""
+    reveal: Callable[[], dict[str, Any]] | None = None
+
+
+@dataclass
+class Account:
+    """Everything about a run that a report shows."""
+
+    data: dict[str, Any]
+    verdict: Verdict
+    emitted: Emitted
+    hops: dict[str, Hop]
+    histograms: dict[str, Histogram]
+
+
+def _mqtt_hop(emitted: Emitted, measure_from: int) -> Hop:
+    """The ledger's own view: acknowledged at QoS 1, written at QoS 0."""
+    hop = Hop(emitted, "mqtt", measure_from)
+    through = (emitted.fate == FATES["acked"]) | (emitted.fate == FATES["written"])
+    hop.seen[through] = 1
+    rows = emitted.rows
+    timed = (rows["acked_us"] > 0) & (rows["due_us"] >= measure_from)
+    hop.latency.record((rows["acked_us"] - rows["due_us"])[timed])
+    return hop
+
+
+def _read_kafka(system: System, emitted: Emitted, made: Generated, reserved: Array, measure_from: int, limit_s: float) -> Hop:
+    """Kafka until nothing is missing that can still come."""
+    hop, tail = Hop(emitted, "kafka", measure_from), KafkaTail(system.settings, made.kafka_start)
+    quiet_s = _QUIET_FAULT_S if made.faults else _QUIET_S
+    began = last = time.monotonic()
+    wanted = emitted.known & (emitted.fate != FATES["never"])
+    while True:
+        before = hop.rows
+        read_all(hop, tail.more())
+        now = time.monotonic()
+        if hop.rows > before:
+            last = now
+        if not (wanted & (hop.seen == 0) & ~reserved).any() and now - last > 1.0:
+            return hop
+        if now - last > quiet_s or now - began > limit_s:
+            return hop
+        time.sleep(0.3)
+
+
+def _read_hops(scenario: Scenario, system: System, emitted: Emitted, made: Generated, reserved: Array, say: Say) -> dict[str, Hop]:
+    measure_from = made.start_us + int(scenario.warmup_s * 1e6)
+    out = {"mqtt": _mqtt_hop(emitted, measure_from)}
+    if "kafka" in system.hops:
+        say("reading Kafka")
+        out["kafka"] = _read_kafka(system, emitted, made, reserved, measure_from, scenario.drain_s)
+    groups = [GROUPS[name] for name in system.hops if name in GROUPS]
+    if groups:
+        say("waiting for the sinks")
+        if not wait_until(lambda: not any(group_lag(system.settings, groups).values()), scenario.drain_s):
+            say("the sinks are behind; reading what they have")
+    for name in ("postgres", "lake"):
+        if name in system.hops:
+            say(f"reading {name}")
+            since = made.start_us - 60_000_000  # received after the start; a minute for clocks of other hosts
+            out[name] = read_all(Hop(emitted, name, measure_from), hop_rows(system.settings, name, since))
+    return out
+
+
+def _repeats_beyond(hop: Hop, above: Hop | None) -> Array:
+    """Repeats that a hop has on top of those it was given: the lake keeps what Kafka holds, verbatim."""
+    given = np.maximum(above.seen, 1) if above is not None else np.ones_like(hop.seen)
+    extra = np.maximum(hop.seen.astype(np.int64) - given, 0)
+    return np.repeat(np.arange(len(extra)), extra)
+
+
+def _findings(hop: Hop, hops_: Mapping[str, Hop], explain: Expectation, reserved: Array) -> dict[str, Any]:
+    """A hop's result with what no fault explains. What was planted on reserved devices is for the self-test to judge."""
+    above = {name: other for name, other in hops_.items() if name != hop.name and name in ("mqtt", "kafka")}
+    if hop.name == "kafka":
+        above.pop("kafka", None)
+    if hop.name == "mqtt":
+        above = {}
+    result = hop.result(above)
+    missing, kept = split_findings(hop, reserved)["missing"]
+    kafka = hops_.get("kafka")
+    if hop.name not in ("mqtt", "kafka") and kafka is not None:
+        missing = np.concatenate([missing, kept[(kafka.seen[kept] > 0)]])  # reserved ones were lost before Kafka, or are a finding
+    repeats = hop.repeats[~reserved[hop.repeats]]
+    if hop.name == "lake":
+        repeats = _repeats_beyond(hop, kafka)
+        result["stored_repeats"], result["repeated"] = result["repeated"], len(repeats)
+    elif hop.name == "postgres":
+        repeats = hop.repeats
+    lost = missing[~explain.explained(hop.emitted, missing, True)]
+    twice = repeats[~explain.explained(hop.emitted, repeats, False)] if hop.name == "kafka" else repeats
+    result["unexplained_missing"], result["unexplained_repeated"] = len(lost), len(twice)
+    result["unexplained"] = {"missing": hop.emitted.names(lost)[:100], "repeated": hop.emitted.names(twice)[:100]}
+    return result
+
+
+def _seconds(emitted: Emitted, start_us: int, scenario: Scenario) -> tuple[list[dict[str, Any]], float]:
+    """Frames by the second in which they were due, and the least share of one that was sent within 1 s."""
+    rows = emitted.rows
+    second = (rows["due_us"] - start_us) // 1_000_000
+    inside = (second >= 0) & (second < int(scenario.duration_s))
+    second, rows = second[inside], rows[inside]
+    count = int(scenario.duration_s)
+    due = np.bincount(second, minlength=count)
+    in_time = (rows["sent_us"] > 0) & (rows["sent_us"] - rows["due_us"] <= 1_000_000)
+    sent = np.bincount(second[in_time], minlength=count)
+    share = np.where(due > 0, sent / np.maximum(due, 1), 1.0)
+    table = [{"second": n, "due": int(due[n]), "sent_within_1s": int(sent[n])} for n in range(count)]
+    measured = share[int(scenario.warmup_s) :]
+    return table, float(measured.min()) if len(measured) else 1.0
+
+
+def _merged(stats: list[dict[str, Any]]) -> dict[str, Histogram]:
+    out: dict[str, Histogram] = {}
+    for one in stats:
+        for name, data in one["histograms"].items():
+            out.setdefault(name, Histogram()).merge(Histogram.from_json(data))
+    return out
+
+
+def _dead(system: System, start_us: int) -> list[dict[str, Any]]:
+    """Dead letters since the run began: cause, stage and, where readable, the identity."""
+    out = []
+    for cause, stage, row in hops.dead(system.settings, since_us=start_us):
+        entry: dict[str, Any] = {"cause": cause, "stage": stage}
+        if row is not None:
+            entry |= {"device": f"{int(row['device'][0]):016x}", "boot": int(row["boot"][0]), "sequence": int(row["sequence"][0])}
+            entry["proved"] = bool(row["proved"][0])
+        out.append(entry)
+    return out
+
+
+def account(scenario: Scenario, system: System, made: Generated, say: Say = lambda text: None) -> Account:
+    """Read the ledger and every hop, reconcile, judge."""
+    say("reading the ledger")
+    emitted = Emitted(ledgers.read(made.ledgers))
+    reserved = reserved_places(emitted, _reserved_devices(scenario))
+    explain = Expectation(scenario, system.way_in, made.start_us)
+    found = _read_hops(scenario, system, emitted, made, reserved, say)
+    say("judging")
+    results = {name: _findings(hop, found, explain, reserved) for name, hop in found.items()}
+    self_test, planted = None, []
+    if made.reveal is not None and "kafka" in found:
+        revealed = made.reveal()
+        planted = revealed["planted"]
+        dead = [one for one in _dead(system, made.start_us) if not one.get("proved", False)]
+        self_test = judge_self_test(found["kafka"], reserved, planted, dead, explain)
+        self_test["sealed"] = made.sealed
+        self_test["seal_holds"] = seal(planted, revealed["salt"]) == made.sealed
+    redis = None
+    if "redis" in system.hops:
+        present = found["kafka"].seen > 0 if "kafka" in found else found["mqtt"].seen > 0
+        redis = behind(emitted, present, hops.redis(system.settings))
+    histograms = _merged(made.stats)
+    seconds, worst = _seconds(emitted, made.start_us, scenario)
+    evidence = _evidence(scenario, made, results, found, histograms, worst, self_test, redis)
+    verdict = judge(scenario.gates, evidence)
+    data = {
+        "verdict": verdict.verdict,
+        "reasons": verdict.reasons,
+        "checks": verdict.to_json()["checks"],
+        "scenario": scenario.to_json(),
+        "start_us": made.start_us,
+        "hops": {"emitted": _emitted(emitted), **results},
+        "faults": explain.table(made.faults),
+        "self_test": self_test,
+        "planted": planted,
+        "generator": _generator(made, histograms),
+        "machine": made.cpu,
+        "processes": made.processes,
+        "memory_bytes": made.memory_bytes,
+        "seconds": seconds,
+    }
+    if redis is not None:
+        devices = len(emitted.latest(emitted.known))
+        data["hops"]["redis"] = {"devices": devices, "behind": len(redis), "named": redis[:100]}
+    return Account(data, verdict, emitted, found, histograms)
+
+
+def _reserved_devices(scenario: Scenario) -> Array:
+    index = [np.arange(c.first, c.first + c.count) for c in scenario.cohorts if c.reserved]
+    return device_ids(scenario.seed, np.concatenate(index)) if index else np.empty(0, np.uint64)
+
+
+def _emitted(emitted: Emitted) -> dict[str, Any]:
+    clones = len(emitted.clones)
+    return {"frames": emitted.frames, "devices": len(np.unique(emitted.device)), **fate_names(emitted.fate[emitted.place])} | (
+        {"cloned": clones} if clones else {}
+    )
+
+
+def _generator(made: Generated, histograms: dict[str, Histogram]) -> dict[str, Any]:
+    frames = sum(one["sent"] for one in made.stats) or 1
+    cpu_s = sum(sum(second["cpu_s"] for second in one["seconds"]) for one in made.stats)
+    out: dict[str, Any] = {
+        "processes": len(made.stats),
+        "cpu_us_per_frame": round(cpu_s / frames * 1e6, 2),
+        **{
+            name: sum(one.get(name, 0) for one in made.stats) for name in ("due", "sent", "acked", "resent", "stray_acks", "unsent")
+        },
+        "connections": {k: sum(one["connections"][k] for one in made.stats) for k in ("opened", "refused", "lost")},
+        "memory_kb": sum(one["memory_kb"] for one in made.stats),
+    }
+    return out | {f"{name}_us": histogram.summary() for name, histogram in histograms.items()}
+
+
+def _evidence(
+    scenario: Scenario,
+    made: Generated,
+    results: dict[str, dict[str, Any]],
+    found: dict[str, Hop],
+    histograms: dict[str, Histogram],
+    worst: float,
+    self_test: dict[str, Any] | None,
+    redis: list[dict[str, Any]] | None,
+) -> Evidence:
+    lateness = histograms.get("lateness", Histogram())
+    return Evidence(
+        hops=results,
+        lateness_p99_us=lateness.percentile(99),
+        worst_second_share=worst,
+        unsent=sum(one["unsent"] for one in made.stats),
+        steal_percent=made.cpu.get("steal", 0.0),
+        clock_step_us=max((one["clock_step_us"] for one in made.stats), default=0),
+        negative_latencies=lateness.negative + sum(hop.latency.negative for hop in found.values()),
+        generators_failed=made.failed,
+        memory_bytes=made.memory_bytes,
+        redis_behind=None if redis is None else len(redis),
+        self_test=self_test,
+        sealed=self_test is None or self_test["seal_holds"],
+        faults_failed=[f"{entry['what']}: {entry['error']}" for entry in made.faults if "error" in entry],
+    )

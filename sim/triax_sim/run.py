@@ -1,0 +1,420 @@
+"""One run of a scenario against a system: start generators, let things happen, drain, read every hop, judge.
+
+    report = run(load("smoke"), System(settings), directory=Path("run"), progress=print)
+
+`progress(news)` is called twice a second from the calling thread. news: phase, text, elapsed_s, duration_s, online, devices_online,
+hops (name, frames, rate, lag_ms), ages (base64, tenths of a second since each device's last frame, 255: never), wave, lateness_us,
+cpu, verdict; and `devices` (EUI-64 as text, in the order of `ages`) in the first one. `Run.watch(device)` chooses whose wave.
+"""
+
+import base64
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import numpy as np
+from confluent_kafka import KafkaException
+from triax_proto.names import device_text
+
+from triax_sim.account import Account, Generated, account
+from triax_sim.bulk import device_ids
+from triax_sim.faults import Fault, Timeline
+from triax_sim.generators import Child, Generator, GeneratorFailed
+from triax_sim.health import Cpu
+from triax_sim.pipeline import System, ends, stage_totals
+from triax_sim.plan import Cohort, Plan, Target
+from triax_sim.population import indices
+from triax_sim.report import Report
+from triax_sim.scenario import Scenario
+
+__all__ = ["Progress", "Run", "generate", "run"]
+
+Array = np.ndarray[Any, Any]
+Progress = Callable[[dict[str, Any]], None]
+
+_TICK_S = 0.1
+_NEWS_S = 0.5
+_READY_S = 60.0  # and the ramp
+_TELL_US = 500_000  # from `go` to the start: every process has read it by then
+
+
+def _nothing(news: dict[str, Any]) -> None:
+    """Nobody looks."""
+
+
+class Run:
+    """The part of a run in which load is made."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        system: System,
+        directory: Path,
+        progress: Progress = _nothing,
+        shard: tuple[int, int] = (0, 1),
+        start_at_us: int = 0,
+    ) -> None:
+        self.scenario, self.system, self.directory, self.progress = scenario, system, directory, progress
+        self.shard, self.start_at_us = shard, start_at_us
+        self.generators: list[Generator] = []
+        self.timeline = Timeline()
+        self._tamper: Child | None = None
+        self._relay: Child | None = None
+        self._watched = ""
+        self._first_news = True
+        self._rates: dict[str, tuple[float, float, float]] = {}
+        self._began = time.monotonic()
+        self._start_us = 0
+        self._seconds: list[dict[str, Any]] = []
+        self._peak_bytes = 0
+        directory.mkdir(parents=True, exist_ok=True)
+
+    # -- who runs
+
+    def _plan(self, name: str, cohorts: Sequence[Cohort], port: tuple[str, int], process: int, processes: int) -> Plan:
+        scenario = self.scenario
+        url = urlsplit(self.system.settings.mqtt)
+        query = dict(parse_qsl(url.query))
+        unix = self.system.mqtt_unix if port == self.system.mqtt() else ""
+        target = Target(
+            port[0], port[1], unix, url.username, url.password,
+            ca=query.get("ca", "") if url.scheme == "mqtts" else "", certificates=query.get("certificates", ""),
+        )  # fmt: skip
+        return Plan(
+            target=target,
+            cohorts=tuple(cohorts),
+            ledger=str(self.directory / f"{name}.ledger"),
+            stats=str(self.directory / f"{name}.json"),
+            seed=scenario.seed,
+            boot=self.start_at_us // 1_000_000 or int(time.time()),
+            duration_s=scenario.duration_s,
+            warmup_s=scenario.warmup_s,
+            drain_s=scenario.drain_s,
+            process=process,
+            processes=processes,
+            connect_hz=scenario.connect_hz / scenario.processes,
+            slot_ms=scenario.slot_ms,
+            wait=True,
+            events=tuple(e for e in scenario.events if not e.cohort or e.cohort in {c.name for c in cohorts}),
+            options={"recording": scenario.recording},
+        )
+
+    def _start(self) -> None:
+        """Every process of this shard; reserved devices and their tamperer belong to the first shard."""
+        scenario, (shard, shards) = self.scenario, self.shard
+        way_in = self.system.mqtt()
+        port = way_in
+        if any(fault.kind.startswith("link") for fault in scenario.faults):
+            self._relay = Child("faults", json.dumps({"to": way_in}), self.directory / "relay.log")
+            port = ("127.0.0.1", int(self._relay.wait_for("port", 20)["port"]))
+        bulk = scenario.of_kind("bulk")
+        for n in range(scenario.processes if bulk else 0):
+            process, processes = shard * scenario.processes + n, shards * scenario.processes
+            if any(len(indices(cohort, process, processes)) for cohort in bulk):
+                self._generator("fleet", f"bulk-{process}", bulk, port, process, processes)
+        gold = scenario.of_kind("gold")
+        if any(len(indices(cohort, shard, shards)) for cohort in gold):
+            self._generator("gold", f"gold-{shard}", gold, port, shard, shards)
+        reserved = tuple(cohort for cohort in scenario.cohorts if cohort.reserved)
+        if reserved and shard == 0:
+            self._generator("fleet", "reserved", reserved, self._start_tamper(way_in), 0, 1)
+
+    def _generator(self, module: str, name: str, cohorts: Sequence[Cohort], port: tuple[str, int], n: int, of: int) -> None:
+        plan = self._plan(name, cohorts, port, n, of)
+        self.generators.append(Generator(module, plan, self.directory / f"{name}.log"))
+
+    def _start_tamper(self, way_in: tuple[str, int]) -> tuple[str, int]:
+        scenario, each = self.scenario, self.scenario.tampering.each
+        options = {
+            "to": way_in,
+            "seed": scenario.seed,
+            "from_s": scenario.warmup_s,
+            "for_s": max(0.5, scenario.duration_s - scenario.warmup_s - 3),
+            **dict.fromkeys(("drop", "repeat", "swap", "flip"), each),
+        }
+        self._tamper = Child("tamper", json.dumps(options), self.directory / "tamper.log")
+        return "127.0.0.1", int(self._tamper.wait_for("port", 20)["port"])
+
+    def _faults(self) -> None:
+        for n, fault in enumerate(self.scenario.faults):
+            if self.shard[0] == 0:
+                self._fault(n, fault)
+
+    def _fault(self, n: int, fault: Fault) -> None:
+        end_s = fault.at_s + fault.for_s
+
+        def at(at_s: float, what: str, act: Callable[[], None]) -> None:
+            self.timeline.at(at_s, f"{what} ({n})", act)
+
+        def link(**fields: Any) -> Callable[[], None]:
+            return lambda: self._relay.say(json.dumps(fields)) if self._relay else None
+
+        if fault.kind == "link_delay":
+            at(fault.at_s, f"link delayed by {fault.delay_ms:g} ms", link(delay_ms=fault.delay_ms))
+            at(end_s, "link without delay", link(delay_ms=0.0))
+        elif fault.kind == "link_rate":
+            at(fault.at_s, f"link limited to {fault.rate_kbps:g} kB/s", link(rate_kbps=fault.rate_kbps))
+            at(end_s, "link without limit", link(rate_kbps=0.0))
+        elif fault.kind == "link_cut":
+            at(fault.at_s, "all connections cut", link(cut=True, refuse=fault.for_s > 0))
+            if fault.for_s:
+                at(end_s, "connections allowed", link(refuse=False))
+        elif fault.kind == "link_silent":
+            at(fault.at_s, "link swallows everything", link(silent=True))
+            at(end_s, "silent connections end", link(silent=False, cut=True))
+        else:
+            self._process_fault(fault, at, end_s)
+
+    def _process_fault(self, fault: Fault, at: Callable[[float, str, Callable[[], None]], None], end_s: float) -> None:
+        verb = fault.kind.removeprefix("process_")
+        again = {"kill": "start", "pause": "resume", "stop": "start"}[verb]
+        hand = self.system.hands.get(fault.target)
+        act = getattr(hand, verb) if hand else None
+        back = getattr(hand, again) if hand else None
+
+        def unable() -> None:
+            raise OSError(f"this run has no hand to {verb} {fault.target}; start the path with `triax fleet run`")
+
+        at(fault.at_s, f"{verb} {fault.target}", act or unable)
+        if back is not None:
+            at(end_s if fault.for_s else fault.at_s + 0.5, f"{again} {fault.target}", back)
+
+    # -- what happens
+
+    def watch(self, device: str) -> None:
+        """Show this device's waveform in the news from now on; from any thread."""
+        self._watched = device
+        for generator in self.generators:
+            generator.say(f"watch {device}")
+
+    def generate(self) -> Generated:
+        """Make the load; every process of ours has ended afterwards, but the tamperer, who still has to reveal."""
+        try:
+            return self._generate()
+        except BaseException:
+            self.close()
+            raise
+
+    def _generate(self) -> Generated:
+        kafka_start: dict[int, int] = {}
+        if "kafka" in self.system.hops:
+            try:
+                kafka_start = ends(self.system.settings)
+            except KafkaException as error:
+                raise GeneratorFailed(f"Kafka does not answer: {error.args[0].str()}; is the stack up?") from None
+        self._news("starting")
+        self._start()
+        self._faults()
+        ramp_s = self.scenario.devices / self.scenario.connect_hz
+        for generator in self.generators:
+            while True:
+                line = generator.wait_for("ready", _READY_S + ramp_s)
+                break
+            self._check_ready(generator, line)
+        start = self.start_at_us or time.time_ns() // 1000 + _TELL_US
+        self._start_us = start
+        for generator in self.generators:
+            generator.say(f"go {start}")
+        before = self._processes()
+        cpu = Cpu()
+        if self._tamper is not None:
+            self._tamper.say("begin")
+        self._loop(cpu)
+        made = self._collect(start, kafka_start, cpu)
+        made.processes = self._costs(before)
+        return made
+
+    def _check_ready(self, generator: Generator, line: dict[str, Any]) -> None:
+        late = any(c.power_on_s or c.power_spread_s or c.client_of for c in generator.plan.cohorts)
+        if not line["ready"] and not late:
+            host, port = generator.plan.target.host, generator.plan.target.port
+            raise GeneratorFailed(f"no device could connect to {host}:{port}; is an MQTT server there, and does it let us in?")
+
+    def _loop(self, cpu: Cpu) -> None:
+        """Until every generator is done."""
+        next_news = next_second = time.monotonic()
+        limit = time.monotonic() + self.scenario.duration_s + self.scenario.drain_s + 30
+        while any(generator.done is None and generator.running for generator in self.generators):
+            now = time.monotonic()
+            for generator in self.generators:
+                generator.listen()
+            self.timeline.run_due((time.time_ns() // 1000 - self._start_us) / 1e6)
+            if now >= next_second:
+                next_second = now + 1.0
+                self._second(cpu)
+            if now >= next_news:
+                next_news = now + _NEWS_S
+                self._news("running")
+            if now > limit:
+                break
+            time.sleep(_TICK_S)
+        for generator in self.generators:
+            generator.listen()
+
+    def _second(self, cpu: Cpu) -> None:
+        shares = cpu.second()
+        processes = self._processes()
+        memory = int(sum(one["memory_bytes"] for one in processes.values()))
+        self._peak_bytes = max(self._peak_bytes, memory)
+        self._seconds.append(
+            {
+                "at_s": (time.time_ns() // 1000 - self._start_us) / 1e6,
+                "cpu": shares,
+                "cpu_s": {name: one["cpu_s"] for name, one in processes.items()},
+                "memory_bytes": memory,
+            }
+        )
+
+    def _processes(self) -> dict[str, dict[str, float]]:
+        return {one.name: {"cpu_s": one.cpu_s, "memory_bytes": one.memory_bytes} for one in self.system.status()}
+
+    def _costs(self, before: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
+        """CPU of each process of the path during the run, per frame."""
+        frames = max(1, sum(int(g.totals["sent"]) for g in self.generators))
+        rows = []
+        for name, now in self._processes().items():
+            used = now["cpu_s"] - before.get(name, {"cpu_s": 0.0})["cpu_s"]
+            rows.append({"name": name, "cpu_s": round(used, 3), "us_per_frame": round(used / frames * 1e6, 2)} | {
+                "memory_bytes": now["memory_bytes"]
+            })  # fmt: skip
+        return rows
+
+    def _collect(self, start: int, kafka_start: dict[int, int], cpu: Cpu) -> Generated:
+        failed, stats, ledgers = [], [], []
+        for generator in self.generators:
+            code = generator.end()
+            stat = generator.stats()
+            if code or stat is None:
+                failed.append(f"{generator.module} ended with {code}: {generator.errors()}")
+            else:
+                stats.append(stat)
+            ledgers.append(Path(generator.plan.ledger))
+        if self._relay is not None:
+            self._relay.say(json.dumps({"end": True}))
+            self._relay.end()
+            self._relay = None
+        memory = self._peak_bytes + sum(one["memory_kb"] << 10 for one in stats)
+        made = Generated(start, ledgers, stats, kafka_start, failed, self._done_faults(), cpu.whole(), memory_bytes=memory)
+        if self._tamper is not None:
+            self._tamper.say("seal")
+            made.sealed = str(self._tamper.wait_for("sealed", 20)["sealed"])
+            made.reveal = self._reveal
+        (self.directory / "seconds.json").write_text(json.dumps(self._seconds))
+        return made
+
+    def _done_faults(self) -> list[dict[str, Any]]:
+        out = []
+        for entry in self.timeline.done:
+            what, _, n = entry["what"].rpartition(" (")
+            out.append({**entry, "what": what, "fault": int(n.rstrip(")"))})
+        return out
+
+    def _reveal(self) -> dict[str, Any]:
+        if self._tamper is None:
+            raise GeneratorFailed("the tamperer has been asked before")
+        self._tamper.say("reveal")
+        revealed = self._tamper.wait_for("planted", 20)
+        self._tamper.say("end")
+        self._tamper.end()
+        self._tamper = None
+        return revealed
+
+    def close(self) -> None:
+        """End every process of ours."""
+        for child in (*self.generators, self._tamper, self._relay):
+            if child is not None and child.running:
+                child.end(5.0)
+
+    # -- what is told
+
+    def news(self, phase: str, text: str = "") -> None:
+        """Tell where the run is."""
+        self._news(phase, text)
+
+    def _order(self) -> list[Array]:
+        """Fleet index of each generator's devices, in the order of its `ages`."""
+        return [
+            np.concatenate([indices(cohort, g.plan.process, g.plan.processes) for cohort in g.plan.cohorts])
+            for g in self.generators
+        ]
+
+    def _news(self, phase: str, text: str = "") -> None:
+        scenario = self.scenario
+        elapsed = (time.time_ns() // 1000 - self._start_us) / 1e6 if self._start_us else 0.0
+        ages = np.full(scenario.devices, 255, np.uint8)
+        for generator, order in zip(self.generators, self._order(), strict=True):
+            if "ages" in generator.last:
+                ages[order] = np.frombuffer(base64.b64decode(generator.last["ages"]), np.uint8)
+        lines = [generator.last for generator in self.generators if generator.last]
+        news: dict[str, Any] = {
+            "phase": phase,
+            "text": text,
+            "elapsed_s": max(0.0, elapsed),
+            "duration_s": scenario.duration_s,
+            "online": sum(line["online"] for line in lines),
+            "hops": self._hops(),
+            "ages": base64.b64encode(ages.tobytes()).decode(),
+            "wave": next((line["wave"] for line in lines if "wave" in line), None),
+            "lateness_us": max((line["lateness_us"]["p99"] for line in lines), default=0),
+            "cpu": self._seconds[-1]["cpu"] if self._seconds else {},
+            "verdict": None,
+        }
+        if self._first_news:
+            ids = device_ids(scenario.seed, np.arange(scenario.devices))
+            news["devices"] = [device_text(device) for device in ids.tolist()]
+            self._first_news = False
+        self.progress(news)
+
+    def _hops(self) -> list[dict[str, Any]]:
+        emitted = float(sum(g.totals["due"] for g in self.generators))
+        through = float(sum(g.totals["acked" if g.plan.cohorts[0].qos else "sent"] for g in self.generators))
+        counts = {"emitted": emitted, "mqtt": through}
+        for name, url in self.system.metrics.items():
+            counts[name] = stage_totals(url).get("triax_frames_out_total", 0.0)
+        return [self._hop(name, frames, emitted) for name, frames in counts.items()]
+
+    def _hop(self, name: str, frames: float, emitted: float) -> dict[str, Any]:
+        """Frames of this run, per second and how far behind, from two looks at a counter."""
+        now = time.monotonic()
+        if name not in self._rates:
+            self._rates[name] = (now, frames, 0.0 if name in ("emitted", "mqtt") else frames)
+        then, before, base = self._rates[name]
+        rate = (frames - before) / (now - then) if now > then else 0.0
+        if now - then > 2.0:
+            self._rates[name] = (now, frames, base)
+        frames -= base
+        full = self.scenario.devices * 10.0
+        lag_ms = 1000 * max(0.0, emitted - frames) / full if full else 0.0
+        return {"name": name, "frames": int(frames), "rate": rate, "lag_ms": lag_ms}
+
+
+def generate(scenario: Scenario, system: System, directory: Path, shard: tuple[int, int], start_at_us: int) -> Generated:
+    """One shard's load, without reading any hop."""
+    one = Run(scenario, system, directory, shard=shard, start_at_us=start_at_us)
+    return one.generate()
+
+
+def run(
+    scenario: Scenario,
+    system: System,
+    directory: Path,
+    progress: Progress = _nothing,
+    prepared: Callable[[Run], None] = lambda run: None,
+) -> Report:
+    """The whole of it: load, drain, every hop, verdict; the report is in `directory` too. `prepared` gets the Run, to `watch`.
+
+    Raises GeneratorFailed if it cannot even begin, and the errors of servers that cannot be read.
+    """
+    one = Run(scenario, system, directory, progress)
+    prepared(one)
+    try:
+        made = one.generate()
+        found: Account = account(scenario, system, made, lambda text: one.news("verifying", text))
+        report = Report(found, directory)
+        report.write()
+        return report
+    finally:
+        one.close()
