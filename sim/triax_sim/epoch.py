@@ -1,5 +1,7 @@
 """Samples that a part makes under one configuration, and its account of what became of them. Runs on MicroPython too."""
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -8,8 +10,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "Epoch", "Truth"]
 
-# Samples asked from the source and packed at once.
-BLOCK = 2048
+# Samples asked from the source and packed at once: numpy wants many, plain loops waste what is not read. A multiple of 256, the
+# longest period of anything else in a FIFO.
+BLOCK = 256 if sys.implementation.name == "micropython" else 2048
 UHZ = 1_000_000_000_000  # microhertz times microseconds in one cycle
 
 

@@ -196,10 +196,11 @@ class Part(RegisterFile):
 
     def _take(self, units: int) -> bytes:
         """Bytes of up to `units` of the oldest units, removed."""
-        pieces: list[memoryview] = []
+        data = bytearray()  # MicroPython's bytes.join takes no memoryview
         for number, start, end in self.fifo.pop(units):
-            pieces.extend(self._epochs[number].bytes_of(start, end))
-        return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
+            for piece in self._epochs[number].bytes_of(start, end):
+                data.extend(piece)
+        return bytes(data)
 
     def latest(self) -> "tuple[int, int, int]":
         """Counts in the data registers: those of the newest sample, zeros before the first."""
