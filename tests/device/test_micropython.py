@@ -15,7 +15,17 @@ from . import tape
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 BELOW = {"2^30": 2**30 - 1_500_000, "2^32": 2**32 - 1_500_000}  # the counters pass the limit within the run
-PATHS = [("adxl382", "spi"), ("iis3dwb", "spi")]
+TWO = [("adxl382", "spi"), ("iis3dwb", "spi")]
+OTHERS = [
+    ("adxl380", "spi"),
+    ("adxl355", "spi"),
+    ("adxl345", "spi"),
+    ("mpu6050", "i2c"),
+    ("icm42688p", "spi"),
+    ("lis3dh", "i2c"),
+    ("lis2dw12", "i2c"),
+]
+RUNS = [(part, bus, below) for part, bus in TWO for below in BELOW] + [(part, bus, "2^30") for part, bus in OTHERS]
 
 
 def unix_port():
@@ -59,32 +69,37 @@ def replay32(tape_path, out_path):
 
 
 @cache
-def recorded(part, bus, start):
-    return tape.record(part, bus, start, decimation=4, frames=1000)
+def recorded(part, bus, start, frames):
+    return tape.record(part, bus, start, decimation=4, frames=frames)
 
 
-def check(tmp_path, replay, part, bus, below):
-    data, frames = recorded(part, bus, BELOW[below])
+def check(tmp_path, replay, part, bus, below, frames):
+    data, wanted = recorded(part, bus, BELOW[below], frames)
     (tmp_path / "tape").write_bytes(data)
     told = replay(tmp_path / "tape", tmp_path / "out")
     assert told["allocated"] == 0
     assert told["gaps"] == 2  # overruns are on the tape: a gap costs no memory either
-    assert (tmp_path / "out").read_bytes() == b"".join(frames)
+    assert (tmp_path / "out").read_bytes() == b"".join(wanted)
     return told
 
 
-@pytest.mark.parametrize("below", BELOW)
-@pytest.mark.parametrize(("part", "bus"), PATHS)
+@pytest.mark.parametrize(("part", "bus", "below"), RUNS)
 def test_a_thousand_frames_on_64_bits(tmp_path, part, bus, below):
-    told = check(tmp_path, replay64, part, bus, below)
+    told = check(tmp_path, replay64, part, bus, below, 1000)
     assert (told["bits"], told["kernels"]) == (64, "viper")
 
 
-@pytest.mark.parametrize("below", BELOW)
-@pytest.mark.parametrize(("part", "bus"), PATHS)
+@pytest.mark.parametrize(("part", "bus", "below"), RUNS)
 def test_a_thousand_frames_on_32_bits(tmp_path, part, bus, below):
-    told = check(tmp_path, replay32, part, bus, below)
+    told = check(tmp_path, replay32, part, bus, below, 1000)
     assert (told["bits"], told["kernels"]) == (32, "plain")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replay", [replay64, replay32])
+@pytest.mark.parametrize(("part", "bus", "below"), RUNS)
+def test_ten_thousand_frames(tmp_path, replay, part, bus, below):
+    check(tmp_path, replay, part, bus, below, 10_000)
 
 
 PROBE = """
