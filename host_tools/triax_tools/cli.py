@@ -3,6 +3,7 @@
 import typer
 
 from triax_tools import deadletter, frames, stack
+from triax_tools.demo import demo
 
 __all__ = ["app"]
 
@@ -12,6 +13,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command()(demo)
 app.add_typer(frames.app, name="frames")
 app.add_typer(stack.app, name="stack")
 app.add_typer(deadletter.app, name="deadletter")

@@ -17,6 +17,9 @@ from triax_tools.calibrate.model import Array
 __all__ = ["Identity", "Mark", "Recording", "from_frames", "from_values"]
 
 
+_ABSOLUTE_ZERO_MC = -273_150.0  # below: not measured (the frame says -2^31)
+
+
 @dataclass(frozen=True)
 class Identity:
     """Which sensor, in which setting, the counts are of. Empty or 0: not known."""
@@ -159,7 +162,7 @@ def from_frames(frames: Sequence[bytes], arrival_s: Array, identity: Identity, *
     raw_rate = float(np.median(head["rate_hz"]))
     within = np.arange(len(rows)) - np.searchsorted(owner, owner)
     time = (head["first_sample"][owner] - head["first_sample"][0] + within * decimation + (decimation - 1) / 2) / raw_rate
-    celsius = np.where(head["temperature_mc"] == codec.NO_TEMPERATURE, np.nan, head["temperature_mc"] / 1000)
+    celsius = np.where(head["temperature_mc"] < _ABSOLUTE_ZERO_MC, np.nan, head["temperature_mc"] / 1000)
     scale = float(head["scale_g"][0])
     # float32 on the wire: the decimal that was meant
     identity = replace(identity, scale_g=float(str(np.float32(scale))) if not identity.scale_g else identity.scale_g)

@@ -1,0 +1,106 @@
+"""`triax demo`: the whole path on this machine, and the proof that it lost nothing."""
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from triax_backend.servers import StackError
+from triax_backend.stack import PROFILES
+from triax_sim.generators import GeneratorFailed
+from triax_sim.plan import BadPlan
+from triax_sim.report import Report
+from triax_sim.run import run
+from triax_sim.scenario import Scenario, load
+
+from triax_tools.options import Json, failed, home, print_json
+from triax_tools.path import path, reuse
+from triax_tools.show import Show, table
+
+__all__ = ["demo", "measure"]
+
+_LINGER_S = 1.5  # the page is told the verdict twice a second
+
+
+def _scenario(devices: int, gold: int, seconds: float, qos: int, seed: int, recording: Path | None) -> Scenario:
+    scenario = load("demo")
+    cohorts = tuple(replace(c, count=gold) if c.kind == "gold" else c for c in scenario.cohorts if c.kind != "gold" or gold)
+    extra = {"recording": str(recording.resolve())} if recording is not None else {}
+    return replace(scenario, cohorts=cohorts).with_(devices=devices, qos=qos, duration_s=seconds, seed=seed, **extra)
+
+
+def measure(
+    scenario: Scenario,
+    directory: Path,
+    profile: str,
+    way: str,
+    external: dict[str, str],
+    page: int | None,
+    quiet: bool,
+) -> Report:
+    """Start the path, run the scenario, show it. Ends the command with code 1 where something cannot even begin."""
+    console = Console(stderr=True, quiet=quiet)
+    show = Show(console, page)
+    try:
+        with show():
+            show.text("starting the servers")
+            with path(directory, profile, way, external) as system:
+                report = run(scenario, system, directory, show.news, show.prepared)
+                show.done(report)
+                if page is not None:
+                    time.sleep(_LINGER_S)
+                show.text("stopping")
+            return report
+    except (StackError, GeneratorFailed, OSError) as error:
+        raise failed(str(error)) from None
+
+
+def demo(
+    devices: Annotated[int, typer.Option(help="Virtual accelerometers, 40 of them reserved for planted errors.")] = 200,
+    gold: Annotated[int, typer.Option(help="Of these, virtual parts that run the node's own code.")] = 8,
+    seconds: Annotated[float, typer.Option(help="Length of the run.")] = 20.0,
+    qos: Annotated[int, typer.Option(min=0, max=1, help="MQTT quality of service of frames.")] = 1,
+    stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
+    way: Annotated[str, typer.Option(help="Into Kafka: bridge or ingest.")] = "bridge",
+    recording: Annotated[Path | None, typer.Option(exists=True, help="HSDatalog folder that the gold devices replay.")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 1,
+    port: Annotated[int, typer.Option(help="Of the live page; 0: any free one.")] = 0,
+    page: Annotated[bool, typer.Option(help="Serve the live page.")] = True,
+    json: Json = False,
+    mqtt: Annotated[str | None, typer.Option(envvar="TRIAX_MQTT", help="A broker of yours.", rich_help_panel="Servers")] = None,
+    kafka: Annotated[str | None, typer.Option(envvar="TRIAX_KAFKA", help="A Kafka of yours.", rich_help_panel="Servers")] = None,
+    postgres: Annotated[
+        str | None, typer.Option(envvar="TRIAX_POSTGRES", help="A PostgreSQL of yours.", rich_help_panel="Servers")
+    ] = None,
+    s3: Annotated[str | None, typer.Option(envvar="TRIAX_S3", help="An object store of yours.", rich_help_panel="Servers")] = None,
+    redis: Annotated[str | None, typer.Option(envvar="TRIAX_REDIS", help="A Redis of yours.", rich_help_panel="Servers")] = None,
+) -> None:
+    """Virtual accelerometers through MQTT and Kafka into the database, the lake and Redis; a verdict on every frame.
+
+    Exit code: 0 PASS, 1 FAIL or it cannot run here, 2 INVALID or wrong usage.
+    """
+    external = reuse({"mqtt": mqtt, "kafka": kafka, "postgres": postgres, "s3": s3, "redis": redis})
+    try:
+        scenario = _scenario(devices, gold, seconds, qos, seed, recording)
+    except BadPlan as error:
+        raise typer.BadParameter(str(error)) from None
+    directory = home() / "demo"
+    report = measure(scenario, directory, stack, way, external, port if page else None, json)
+    conclude(report, json)
+
+
+def conclude(report: Report, json: bool) -> None:
+    """Print the result and end the command with the verdict's exit code."""
+    if json:
+        print_json(report.data)
+    else:
+        console = Console()
+        console.print(table(report))
+        for reason in report.data["reasons"]:
+            console.print(f"  {reason}")
+        console.print(f"report: {report.directory / 'report.html'}")
+        colour = {"PASS": "green", "FAIL": "red"}.get(report.verdict, "yellow")
+        console.print(f"[bold {colour}]{report.verdict}[/]")
+    raise typer.Exit(report.exit_code)
