@@ -99,6 +99,9 @@ class Plan:
     slot_ms: float = 2.0
     # Wait for a line `go <UTC microseconds>` on standard input before the first frame is due.
     wait: bool = False
+    # Priority of the process, taken where it is allowed (root). Devices are machines of their own: they do not wait for a
+    # processor that the servers keep busy.
+    nice: int = -10
     events: tuple[LifeEvent, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
 
