@@ -16,7 +16,7 @@ from triax_proto.hop import HOP
 
 from .build import fleet_frames
 
-WAIT_S = 40
+WAIT_S = 90
 
 
 class Place:

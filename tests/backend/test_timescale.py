@@ -14,7 +14,7 @@ from triax_proto.v1.event_pb2 import Event
 from .build import odd_frame, raw_to_kafka, to_kafka, wire
 from .sinks import Place, identities
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 
 
 @pytest.fixture
@@ -54,9 +54,8 @@ def test_every_frame_once_with_its_bytes_and_a_closed_account(place):
     assert (rows["at_us"] > 1_600_000_000_000_000).all(), "commit times"
     place.wait(lambda: metrics(port)["triax_lag_records"] == 0, "no lag", alive=[sink])
     found = metrics(port)
-    closed = sum(
-        found.get(f"triax_frames_{k}", 0) for k in ("out_total", "dead_total", "repeated_total", "returned_total", "in_flight")
-    )
+    terms = ("out_total", "dead_total", "repeated_total", "returned_total", "in_flight")
+    closed = sum(found.get(f"triax_frames_{term}", 0) for term in terms)
     assert found["triax_frames_in_total"] == closed
     assert found["triax_frames_repeated_total"] >= 201
     assert found["triax_frames_dead_total"] >= 2

@@ -170,7 +170,7 @@ def latest(client: "redis.Redis") -> dict[int, tuple[int, int, int, bytes]]:
     """Of each device: boot, sequence, receive time (UTC microseconds), frame bytes. Raises redis.RedisError."""
     out = {}
     for key in client.scan_iter("triax:{*}:latest", count=1000):
-        found: dict[bytes, bytes] = client.hgetall(key)
+        found: Any = client.hgetall(key)
         for device, value in found.items():
             out[int(device, 16)] = (*_HEAD.unpack_from(value), value[_HEAD.size :])
     return out
