@@ -195,7 +195,6 @@ class Capture:
         if taken:
             self._last_sample = after
             kernels.add(self.samples, 0, 8, taken)
-            self._read_temperature(after)
         elif ticks_diff(after, self._last_sample) > self._silence_us:
             self._fail(now_us, BUS)  # silent: the part may have lost its configuration
         self.blocked = False
@@ -205,6 +204,9 @@ class Capture:
         part = self.part
         if level > self.high_water:
             self.high_water = level
+        if level and ticks_diff(after, self._temperature_at) >= _TEMPERATURE_US:
+            self._temperature_at = after
+            self.temperature_mc = part.temperature_mc()
         taken = 0
         clean = True
         while True:
@@ -229,6 +231,8 @@ class Capture:
     def _take(self, sets: int) -> None:
         counts = self._counts
         if self.test_pattern:
+            if self._pending:  # the pattern is that of the sample numbers, so they must be known
+                self._resolve(self._guess, self._guess_bound)
             kernels.pattern(counts, sets, self._phase)
             self._phase = (self._phase + sets) % 1000
         if self._raw_left:
@@ -269,12 +273,6 @@ class Capture:
         average.clear()
         self._flags = 0
         self._quota = 0 if short else min(self._quota + samples, _LIMIT)
-
-    def _read_temperature(self, now: int) -> None:
-        if ticks_diff(now, self._temperature_at) < _TEMPERATURE_US:
-            return
-        self._temperature_at = now
-        self.temperature_mc = self.part.temperature_mc()
 
     # Gaps
 
