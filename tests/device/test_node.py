@@ -12,8 +12,13 @@ from triax_proto.v1.device_pb2 import Command, ConfigAck, DeviceInfo, Status
 from triax_proto.v1.event_pb2 import Event, Gap, SelfTest
 from triax_proto.v1.frame_pb2 import RawFrame
 
-from .rig import DEVICE, UTC_US, Broker, Rig, Store
+from .node_rig import DEVICE, UTC_US, Broker, Rig, Store
 from .test_spool import Disk
+
+
+# For tests of minutes: 125 Hz, whose FIFO lasts 256 ms.
+SLOW = {"part": "adxl355", "settings": {"odr_hz": 125}}
+SLOW_US = 50_000
 
 
 def sequences(rig, device=DEVICE):
@@ -123,13 +128,13 @@ def test_no_puback_means_reconnect_and_the_same_bytes_again():
 
 @pytest.mark.parametrize("qos", [0, 1])
 def test_a_half_open_connection_is_left_within_one_and_a_half_keepalives(qos):
-    rig = Rig(settings={"qos": qos}).start().run(2000)
+    rig = Rig(part="adxl355", settings={"odr_hz": 125, "qos": qos}).start().run(2000)
     rig.broker.answers = False
-    rig.run(30000)
+    rig.run(30000, SLOW_US)
     assert any("PUBACK" in line or "half-open" in line for line in rig.log)
     assert len(rig.link.tries) > 1
     rig.broker.answers = True
-    rig.run(40000)
+    rig.run(40000, SLOW_US)
     assert rig.node.core.state == 2
 
 
@@ -214,17 +219,17 @@ def test_what_the_part_cannot_do_is_rejected_with_its_reason(fields, field):
 
 
 def test_a_retained_bad_configuration_over_three_reconnects_is_one_trial():
-    rig = Rig().start().run(1000)
+    rig = Rig(**SLOW).start().run(1000)
     rig.configure(1, link={"host": "nowhere"})
-    rig.run(150_000, 15000)
+    rig.run(150_000, SLOW_US)
     trials = [i for i, host in enumerate(rig.link.tries) if host == "nowhere"]
     assert trials
     assert trials == list(range(trials[0], trials[-1] + 1))
     for _ in range(3):
         rig.broker.up = False
-        rig.run(3000, 15000)
+        rig.run(3000, SLOW_US)
         rig.broker.up = True
-        rig.run(20000, 15000)
+        rig.run(20000, SLOW_US)
     assert rig.link.tries[trials[-1] + 1 :].count("nowhere") == 0
     acks = rig.all("config/ack")
     assert [(ack.version, ack.result) for ack in acks] == [(1, ConfigAck.RESULT_REVERTED)]
@@ -233,7 +238,7 @@ def test_a_retained_bad_configuration_over_three_reconnects_is_one_trial():
 
 
 def test_a_good_link_configuration_moves_the_node_and_an_outage_after_it_reverts_nothing():
-    rig = Rig().start().run(1000)
+    rig = Rig(**SLOW).start().run(1000)
     other = rig.link.brokers["other"] = Broker()
     rig.configure(1, link={"host": "other"})
     rig.run(3000)
@@ -242,9 +247,9 @@ def test_a_good_link_configuration_moves_the_node_and_an_outage_after_it_reverts
     ack = ConfigAck.FromString(other.messages("config/ack")[-1])
     assert (ack.version, ack.result) == (1, ConfigAck.RESULT_APPLIED)
     other.up = False
-    rig.run(200_000, 15000)
+    rig.run(200_000, SLOW_US)
     other.up = True
-    rig.run(60_000, 15000)
+    rig.run(60_000, SLOW_US)
     assert set(rig.link.tries[1:]) == {"other"}
     assert other.session is not None
 
