@@ -204,6 +204,7 @@ class Part(RegisterFile):
 
     def latest(self) -> "tuple[int, int, int]":
         """Counts in the data registers: those of the newest sample, zeros before the first."""
+        self.catch_up()
         if self.epoch is None or self._made == 0:
             return 0, 0, 0
         return self.epoch.sample(self._made - 1)

@@ -18,6 +18,12 @@ def driver_class(name):
     return next(c for c in vars(module).values() if isinstance(c, type) and getattr(c, "NAME", "") == name)
 
 
+def has_driver(name):
+    """Whether triax.chips.<name> is a part, and no base or table of parts."""
+    module = importlib.import_module("triax.chips." + name)
+    return any(isinstance(c, type) and getattr(c, "NAME", "") == name for c in vars(module).values())
+
+
 def pairs():
     """(part, bus) for each part that has a driver and a twin, on each bus that both know."""
     drivers = {module.name for module in pkgutil.iter_modules(triax.chips.__path__)}
@@ -27,6 +33,11 @@ def pairs():
             if bus in chips.load(name).BUSES:
                 found.append((name, bus))
     return found
+
+
+def pairs_with(quirk):
+    """SPI pairs whose twin has a quirk."""
+    return [(name, bus) for name, bus in pairs() if bus == "spi" and quirk in chips.load(name).QUIRKS]
 
 
 class Pattern:

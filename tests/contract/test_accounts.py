@@ -12,6 +12,8 @@ from triax.clock import SampleClock
 from triax.frame import RATE_SUSPECT
 from triax_proto.frame import parse
 
+from .conftest import pairs_with
+
 PPM = 8_000.0  # the oscillator's error: inside each part's tolerance
 JITTER_US = 100
 TOLERANCE = 2
@@ -137,12 +139,10 @@ def test_a_reconfiguration_costs_what_it_says(node):
     node.times_follow_numbers()
 
 
-@pytest.mark.parametrize("quirk", ["misalign_every"])
-def test_a_pointer_out_of_step_is_found_and_told(node, pair, quirk):
-    if quirk not in node.twin.QUIRKS:
-        pytest.skip(f"the {node.part.NAME} has no quirk {quirk}")
+@pytest.mark.parametrize("pair", pairs_with("misalign_every"), ids="-".join)
+def test_a_pointer_out_of_step_is_found_and_told(node):
     node.run(30)
-    node.twin.quirks[quirk] = 40
+    node.twin.quirks["misalign_every"] = 40
     node.run(120)
     node.twin.quirks.clear()
     node.run(3)
@@ -154,21 +154,18 @@ def test_a_pointer_out_of_step_is_found_and_told(node, pair, quirk):
     node.contiguous()
 
 
+@pytest.mark.parametrize("pair", pairs_with("lose_in_transaction"), ids="-".join)
 def test_samples_lost_without_a_trace_make_the_rate_suspect(node):
-    if "lose_in_transaction" not in node.twin.QUIRKS:
-        pytest.skip(f"the {node.part.NAME} has no such quirk")
     node.twin.quirks["lose_in_transaction"] = 1
     node.run(300)
     truth = node.twin.truth
-    if truth.dropped < 0.05 * truth.made:
-        pytest.skip("this bus is so fast that hardly anything is lost")
+    assert truth.dropped > 0.05 * truth.made
     node.capture.stop()
     assert (node.contiguous()["flags"] & RATE_SUSPECT).any()
 
 
+@pytest.mark.parametrize("pair", pairs_with("lose_at_cycle"), ids="-".join)
 def test_samples_lost_when_the_fifo_is_cycled_are_in_the_gap(node):
-    if "lose_at_cycle" not in node.twin.QUIRKS:
-        pytest.skip(f"the {node.part.NAME} has no such quirk")
     node.twin.quirks["lose_at_cycle"] = 3
     node.run(60)
     node.capture.configure(2, node.rig.driver.RANGES_G[0], node.part.odr_hz)
