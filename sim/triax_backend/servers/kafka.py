@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import zlib
 from pathlib import Path
 
 from triax_backend.servers.errors import NotInstalled, ServerFailed
@@ -17,6 +18,7 @@ _DEPLOY = Path(__file__).parents[2] / "deploy" / "kafka"
 _JAVA = 17  # Kafka 4's server is Java 17 bytecode
 _CONTROLLER = 1  # port of the KRaft controller, relative to the broker's
 _CLUSTER = "triaxtriaxtriaxtriaxQQ"  # 16 bytes in base64; the data directory tells clusters apart
+_CLASSES = "classes.jsa"
 _MAVEN_S, _FORMAT_S = 600, 60
 
 
@@ -76,11 +78,19 @@ def _fetch(pom: Path, target: Path) -> None:
     partial.rename(target)
 
 
+def _archive(java: str) -> Path:
+    """Where the class archive of these jars and this Java is or would be."""
+    told = subprocess.run([java, "-version"], capture_output=True, check=False).stderr
+    classpath = jars()
+    return classpath.with_name(f"{classpath.name}-{zlib.crc32(told):08x}.jsa")
+
+
 class Kafka(Server):
     """One broker and controller on 127.0.0.1; ready when metadata can be read, not when the port is open."""
 
     name = "kafka"
     disk_mib = 1024
+    ready_s = 90.0  # 3 s alone; it was 30 s beside eight other starts on two cores
     port_offsets = (_CONTROLLER,)
 
     @property
@@ -132,7 +142,32 @@ log.cleaner.dedupe.buffer.size=16777216
     def command(self) -> list[str]:
         options = ["-Xms256m", "-Xmx512m", "-XX:+UseG1GC", "-XX:MaxGCPauseMillis=50", "-Djava.awt.headless=true"]
         logging = f"-Dlog4j2.configurationFile={_DEPLOY / 'log4j2.xml'}"
-        return [_java(), *options, logging, "-cp", f"{self._jars}/*", "kafka.Kafka", str(self.data / "server.properties")]
+        java = _java()
+        return [
+            java,
+            *options,
+            self._classes(java),
+            logging,
+            "-cp",
+            f"{self._jars}/*",
+            "kafka.Kafka",
+            str(self.data / "server.properties"),
+        ]
+
+    def _classes(self, java: str) -> str:
+        """Option for the class archive: 3.5 s of CPU to a ready broker with it, 5.6 s without. The first run writes it."""
+        archive = _archive(java)
+        return f"-XX:SharedArchiveFile={archive}" if archive.exists() else f"-XX:ArchiveClassesAtExit={self.data / _CLASSES}"
+
+    def stop(self) -> None:
+        super().stop()
+        written = self.data / _CLASSES
+        if written.exists():
+            archive = _archive(_java())
+            partial = archive.with_suffix(f".{os.getpid()}")
+            shutil.copyfile(written, partial)
+            partial.replace(archive)
+            written.unlink()
 
     def answers(self) -> bool:
         """True when the broker gives its metadata."""
