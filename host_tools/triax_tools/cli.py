@@ -2,8 +2,9 @@
 
 import typer
 
-from triax_tools import deadletter, frames, stack
+from triax_tools import deadletter, fleet, frames, stack
 from triax_tools.demo import demo
+from triax_tools.read import export, read
 
 __all__ = ["app"]
 
@@ -14,6 +15,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(demo)
+app.command()(read)
+app.command()(export)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(frames.app, name="frames")
 app.add_typer(stack.app, name="stack")
 app.add_typer(deadletter.app, name="deadletter")

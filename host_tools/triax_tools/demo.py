@@ -15,8 +15,8 @@ from triax_sim.report import Report
 from triax_sim.run import run
 from triax_sim.scenario import Scenario, load
 
-from triax_tools.options import Json, failed, home, print_json
-from triax_tools.path import path, reuse
+from triax_tools.options import Json, failed, home, print_json, with_external
+from triax_tools.path import path
 from triax_tools.show import Show, table
 
 __all__ = ["demo", "measure"]
@@ -57,7 +57,9 @@ def measure(
         raise failed(str(error)) from None
 
 
+@with_external
 def demo(
+    external: dict[str, str],
     devices: Annotated[int, typer.Option(help="Virtual accelerometers, 40 of them reserved for planted errors.")] = 200,
     gold: Annotated[int, typer.Option(help="Of these, virtual parts that run the node's own code.")] = 8,
     seconds: Annotated[float, typer.Option(help="Length of the run.")] = 20.0,
@@ -69,19 +71,11 @@ def demo(
     port: Annotated[int, typer.Option(help="Of the live page; 0: any free one.")] = 0,
     page: Annotated[bool, typer.Option(help="Serve the live page.")] = True,
     json: Json = False,
-    mqtt: Annotated[str | None, typer.Option(envvar="TRIAX_MQTT", help="A broker of yours.", rich_help_panel="Servers")] = None,
-    kafka: Annotated[str | None, typer.Option(envvar="TRIAX_KAFKA", help="A Kafka of yours.", rich_help_panel="Servers")] = None,
-    postgres: Annotated[
-        str | None, typer.Option(envvar="TRIAX_POSTGRES", help="A PostgreSQL of yours.", rich_help_panel="Servers")
-    ] = None,
-    s3: Annotated[str | None, typer.Option(envvar="TRIAX_S3", help="An object store of yours.", rich_help_panel="Servers")] = None,
-    redis: Annotated[str | None, typer.Option(envvar="TRIAX_REDIS", help="A Redis of yours.", rich_help_panel="Servers")] = None,
 ) -> None:
     """Virtual accelerometers through MQTT and Kafka into the database, the lake and Redis; a verdict on every frame.
 
     Exit code: 0 PASS, 1 FAIL or it cannot run here, 2 INVALID or wrong usage.
     """
-    external = reuse({"mqtt": mqtt, "kafka": kafka, "postgres": postgres, "s3": s3, "redis": redis})
     try:
         scenario = _scenario(devices, gold, seconds, qos, seed, recording)
     except BadPlan as error:

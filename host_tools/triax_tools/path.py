@@ -3,24 +3,17 @@
 import contextlib
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from pathlib import Path
 
 from triax_backend.pipeline import Pipeline
 from triax_backend.servers.ports import free_port
-from triax_backend.settings import Settings
 from triax_backend.stack import Stack
 from triax_sim.pipeline import System, hands_of
 
-__all__ = ["path", "reuse"]
+__all__ = ["path"]
 
 # Hop, and the stage whose account says what it holds.
 _HOPS = {"kafka": "", "postgres": "sinks.timescale", "lake": "sinks.lake", "redis": "sinks.redis"}
-
-
-def reuse(given: Mapping[str, str | None]) -> dict[str, str]:
-    """The addresses that were given, by server."""
-    return {f.name: url for f in fields(Settings) if (url := given.get(f.name)) is not None}
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from triax_backend.servers.ports import free_port
 from triax_backend.settings import Settings, masked
 from triax_backend.stack import PROFILES, Stack
 
-from triax_tools.options import Json, failed, home, print_json
+from triax_tools.options import Json, failed, home, print_json, with_external
 
 __all__ = ["app"]
 
@@ -46,21 +46,16 @@ def _supervisor(directory: Path) -> tuple[psutil.Process | None, dict[str, int]]
 
 
 @app.command()
+@with_external
 def up(
+    external: dict[str, str],
     directory: Directory = None,
     profile: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}; local syncs to disk.")] = "embedded",
     way: Annotated[str, typer.Option(help="Into Kafka: bridge (behind a broker) or ingest (nodes connect to it).")] = "bridge",
     mqtt_port: Annotated[int, typer.Option(help="Where nodes connect.")] = 1883,
-    mqtt: Annotated[str | None, typer.Option(help="A broker of yours, instead of ours.")] = None,
-    kafka: Annotated[str | None, typer.Option(help="A Kafka of yours.")] = None,
-    postgres: Annotated[str | None, typer.Option(help="A PostgreSQL of yours.")] = None,
-    s3: Annotated[str | None, typer.Option(help="An object store of yours.")] = None,
-    redis: Annotated[str | None, typer.Option(help="A Redis of yours.")] = None,
 ) -> None:
     """Start servers and workers; they stay when this command ends."""
     place = _directory(directory)
-    given = {"mqtt": mqtt, "kafka": kafka, "postgres": postgres, "s3": s3, "redis": redis}
-    external = {name: url for name, url in given.items() if url is not None}
     if way not in pipeline.WAYS:
         raise typer.BadParameter(f"--way is {way!r}; it is one of {', '.join(pipeline.WAYS)}")
     if way == "ingest":
