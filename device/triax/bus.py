@@ -8,6 +8,10 @@ SPI bus, as MicroPython has it: `write_readinto(tx, rx)`. Chip select: a callabl
 SPI_MODE and clock. OSError of the bus passes through.
 """
 
+import sys
+
+_EVERY_LENGTH = sys.implementation.name != "micropython"  # a slice for each length of a burst: 16 kB more on a microcontroller
+
 
 class SpiDevice:
     """A part on SPI. `sleep_us(us)` waits (virtual time in the simulator).
@@ -18,6 +22,7 @@ class SpiDevice:
     """
 
     KIND = "spi"
+    every_length = _EVERY_LENGTH
 
     def __init__(self, spi, cs, sleep_us) -> None:
         self._spi = spi
@@ -78,6 +83,7 @@ class I2cDevice:
     """A part on I2C at a 7-bit address; the same operations as SpiDevice."""
 
     KIND = "i2c"
+    every_length = _EVERY_LENGTH
 
     def __init__(self, i2c, address: int, sleep_us) -> None:
         self._i2c = i2c
@@ -102,18 +108,35 @@ class I2cDevice:
 
     def burst(self, register: int, unit: int, units: int, spare: int = 0):
         """As SpiDevice.burst."""
-        return _I2cBurst(self._i2c, self._address, register | (self._multiple if unit * units > 1 else 0), unit, units, spare)
+        return _I2cBurst(self, register | (self._multiple if unit * units > 1 else 0), unit, units, spare)
+
+    def fill(self, register: int, buffer) -> None:
+        """Read registers, or a FIFO, into `buffer`."""
+        self._i2c.readfrom_mem_into(self._address, register, buffer)
 
 
-def _steps(units: int) -> list:
-    """1, 2, 4, .. up to `units`, and `units` itself: any number of units is few transfers, without a slice for each length."""
-    steps = []
-    step = 1
-    while step < units:
-        steps.append(step)
-        step *= 2
-    steps.append(units)
-    return steps
+def _lengths(device, units: int) -> list:
+    """Lengths of transfer to make slices for, ascending: all where memory is no matter, else 1, 2, 4, .. and `units` itself, so
+    that any number of units is few transfers."""
+    if device.every_length:
+        return list(range(1, units + 1))
+    lengths = []
+    length = 1
+    while length < units:
+        lengths.append(length)
+        length *= 2
+    lengths.append(units)
+    return lengths
+
+
+def _longest(lengths: list, units: int) -> int:
+    """Index of the longest that is at most `units`."""
+    index = len(lengths) - 1
+    if units <= index and lengths[index] == index + 1:  # every length
+        return units - 1
+    while lengths[index] > units:
+        index -= 1
+    return index
 
 
 class _SpiBurst:
@@ -126,18 +149,15 @@ class _SpiBurst:
         self.buffer = bytearray(1 + unit * units + spare)
         tx = bytearray(1 + unit * units)
         tx[0] = device.command(register, unit * units)
-        self._counts = _steps(units)
+        self._counts = _lengths(device, units)
         self._tx = [memoryview(tx)[: 1 + unit * count] for count in self._counts]
         self._rx = [memoryview(self.buffer)[: 1 + unit * count] for count in self._counts]
 
     def read(self, units: int) -> int:
         """Read at most `units`, in one transfer. Returns how many it read: call again for the rest."""
-        counts = self._counts
-        index = len(counts) - 1
-        while counts[index] > units:
-            index -= 1
+        index = _longest(self._counts, units)
         self._device.transfer(self._tx[index], self._rx[index])
-        return counts[index]
+        return self._counts[index]
 
 
 class _I2cBurst:
@@ -145,19 +165,15 @@ class _I2cBurst:
 
     start = 0
 
-    def __init__(self, i2c, address: int, register: int, unit: int, units: int, spare: int) -> None:
-        self._i2c = i2c
-        self._address = address
+    def __init__(self, device: I2cDevice, register: int, unit: int, units: int, spare: int) -> None:
+        self._device = device
         self._register = register
         self.buffer = bytearray(unit * units + spare)
-        self._counts = _steps(units)
+        self._counts = _lengths(device, units)
         self._rx = [memoryview(self.buffer)[: unit * count] for count in self._counts]
 
     def read(self, units: int) -> int:
         """Read at most `units`, in one transfer. Returns how many it read: call again for the rest."""
-        counts = self._counts
-        index = len(counts) - 1
-        while counts[index] > units:
-            index -= 1
-        self._i2c.readfrom_mem_into(self._address, self._register, self._rx[index])
-        return counts[index]
+        index = _longest(self._counts, units)
+        self._device.fill(self._register, self._rx[index])
+        return self._counts[index]

@@ -76,6 +76,7 @@ def record(name, bus_kind, start, decimation, frames, seed=1, stalls=2):
     bus, device = connect(world, twin, bus_kind)
     tape = Tape(bus, world)
     setattr(device, "_spi" if bus_kind == "spi" else "_i2c", tape)
+    device.every_length = False  # as on MicroPython
     part = driver(device)
     odr_hz = max(hz for hz in driver.ODRS_HZ if hz * (part.SET_BYTES + 1) * bus._byte_ns < 0.4e9)
     out = []
