@@ -69,7 +69,6 @@ class Capture:
         self.part = part
         self.clock = clock
         self.encoder = frame.FrameEncoder(device, boot, values, sequence, first_sample)
-        self._first_sample = memoryview(self.encoder.buffer)[frame.FIRST_SAMPLE : frame.FIRST_SAMPLE + 8]
         self.average = None
         self.decimation = 0
         self.test_pattern = False
@@ -105,9 +104,6 @@ class Capture:
         self._tried_at = 0
         self._broken = False  # the part must be revived
         self._raw = None
-        self._raw_left = 0
-        self._raw_first = bytearray(8)
-        self._emit_raw = None
 
     # Configuration
 
@@ -235,8 +231,12 @@ class Capture:
                 self._resolve(self._guess, self._guess_bound)
             kernels.pattern(counts, sets, self._phase)
             self._phase = (self._phase + sets) % 1000
-        if self._raw_left:
-            self._take_raw(sets)
+        raw = self._raw
+        if raw is not None and raw.left:
+            if self._pending:  # a raw frame begins: its first sample must have a number
+                self._resolve(self._guess, self._guess_bound)
+            while raw.take(counts, sets):
+                self._close_raw(raw.at)
         average = self.average
         at = 0
         while at < sets:
@@ -264,9 +264,9 @@ class Capture:
         if clock.suspect or clock.contradicted:
             flags |= frame.RATE_SUSPECT
             clock.contradicted = False
-        if clock.stepped:
+        if clock.utc.stepped:
             flags |= frame.CLOCK_STEPPED
-            clock.stepped = False
+            clock.utc.stepped = False
         length = encoder.encode(average, flags, self.temperature_mc)
         self._emit(encoder.buffer, length)
         encoder.next(samples)
@@ -294,7 +294,7 @@ class Capture:
             self._resolve(self._guess, self._guess_bound)
         if self.average is not None and self.average.samples():
             self._close(1)
-        if self._raw_left:
+        if self._raw is not None:
             self._close_raw(0)
 
     def _interrupt(self, cause: int) -> None:
@@ -322,7 +322,7 @@ class Capture:
                 return
             self._resolve(self._guess, self._guess_bound)
         self._end_frame()
-        if self._raw_left:
+        if self._raw is not None:
             self._close_raw(0)
         self._pending = cause
         self._modulo = modulo
@@ -354,7 +354,7 @@ class Capture:
         self._flags |= _FLAGS[cause]
         self.gaps += 1
         if total:
-            self._on_gap(self._first_sample, total, bound, cause)
+            self._on_gap(self.encoder.first_sample, total, bound, cause)
             self.encoder.skip(total)
             self._phase = (self._phase + length) % 1000
         self._quota = min(self._quota + total, _LIMIT)
@@ -391,41 +391,19 @@ class Capture:
 
         `capture`: the id of the command. A gap ends a raw frame; the capture goes on after it.
         """
-        encoder.begin(capture, self.part.scale_g)
+        samples = min(_LIMIT, int(duration_ms * self.part.odr_hz / 1000) + 1)
+        encoder.begin(capture, self.part.scale_g, samples, emit)
         self._raw = encoder
-        self._emit_raw = emit
-        self._raw_left = min(_LIMIT, int(duration_ms * self.part.odr_hz / 1000) + 1)
 
     def raw_running(self) -> bool:
-        return self._raw_left > 0
-
-    def _take_raw(self, sets: int) -> None:
-        """Before the same sets are folded."""
-        if self._pending:  # a raw frame begins: its first sample must have a number
-            self._resolve(self._guess, self._guess_bound)
-        raw = self._raw
-        at = 0
-        if sets > self._raw_left:
-            sets = self._raw_left
-        while at < sets:
-            n = raw.take(self._counts, at, sets - at)
-            at += n
-            self._raw_left -= n
-            if raw.filled == raw.sets or not self._raw_left:
-                self._close_raw(at)
+        return self._raw is not None and self._raw.left > 0
 
     def _close_raw(self, at: int) -> None:
         """Send the raw frame; its last sample is the one before set `at` of the counts that are next to be folded."""
         raw = self._raw
         if not raw.filled:
             return
-        encoder = self.encoder
-        first = self._raw_first
-        for i in range(8):
-            first[i] = encoder.buffer[frame.FIRST_SAMPLE + i]
-        kernels.add(first, 0, 8, self.average.samples() + at - raw.filled)
-        self.clock.put_time(raw.buffer, self._unseen + 1 + at - raw.filled)
+        behind = at - raw.filled
+        self.clock.put_time(raw.buffer, self._unseen + 1 + behind)
         flags = frame.TEST_PATTERN if self.test_pattern else 0
-        length = raw.encode(first, encoder.lost, flags, encoder.config, self.temperature_mc)
-        self._emit_raw(raw.buffer, length)
-        raw.next()
+        raw.send(self.encoder, self.average.samples() + behind, flags, self.temperature_mc)

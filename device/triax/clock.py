@@ -12,7 +12,7 @@ double in length until they span about a minute.
 
 All small ints: a period is `width` microseconds per `count` samples, with `count` fixed and `width` near 2^27, so a step of 1 is
 0.007 ppm. Ticks are microseconds modulo 2^30 (ticks_us of MicroPython); they are extended here, so poll at least every 8 minutes.
-UTC is an offset to the time since boot: it can be stepped, sample spacing cannot.
+UTC is an offset to the time since boot (triax.utc).
 """
 
 from array import array
@@ -20,6 +20,7 @@ from array import array
 from triax import kernels
 from triax.errors import BadSetting
 from triax.frame import RATE_HZ, TIME_ERROR_US, TIME_US
+from triax.utc import Utc
 
 try:
     from micropython import const
@@ -40,8 +41,6 @@ _REBASE_US = const(268_435_456)
 _WIDTH_US = const(134_217_728)
 _WIDE = const(8)  # period at start: nominal +- 1/8, so that a rate out of tolerance is seen and not cut off
 _STRANGE = const(3)  # polls in a row that contradict the line: one is a wrong level (a flipped bit), more are a new line
-_SLEW_US = const(500)  # most that a correction of UTC moves one frame: the spacing of frames stays right within 1 ms
-_STEP_US = const(2_000_000)  # a correction above this would take more than 7 minutes of frames: made at once
 _UNKNOWN_US = const(1_000_000)
 
 
@@ -60,7 +59,7 @@ class SampleClock:
     def __init__(self, ticks: int, crystal_ppm: int = 20) -> None:
         self.suspect = False  # the rate is out of tolerance
         self.contradicted = False  # polls contradicted the line, a new one was begun; whoever reports it clears it
-        self.stepped = False  # UTC was stepped; whoever reports it clears it
+        self.utc = Utc(crystal_ppm)
         self.bound = 0  # of the last `newest`
         self._crystal_ppm = crystal_ppm
         self._ticks = ticks & _TICKS
@@ -79,11 +78,6 @@ class SampleClock:
         self._high = 0
         self._count = 0  # 0: not configured
         self._width = 0
-        self._offset = bytearray(8)  # UTC minus time since boot
-        self._offset_error = -1  # no UTC
-        self._lag = 0  # still to be slewed
-        self._age = 0  # of UTC, in 2^20 us
-        self._age_us = 0
 
     def configure(self, odr_hz: float, tolerance_ppm: int, delay_us: int, ahead: int = 0) -> None:
         """A new nominal rate. `delay_us`: of the part's filters. The line goes on from the sample `ahead` of the last observed."""
@@ -131,10 +125,7 @@ class SampleClock:
         if step > 0:
             self._ticks = ticks & _TICKS
             self._u += step
-            self._age_us += step
-            if self._age_us > 0xFFFFF:
-                self._age += self._age_us >> 20
-                self._age_us &= 0xFFFFF
+            self.utc.pass_time(step)
             if self._u > _REBASE_US:
                 self._rebase()
             return self._u
@@ -325,15 +316,11 @@ class SampleClock:
         self._bounds(ahead)
         buf[TIME_US : TIME_US + 8] = self._origin
         kernels.add(buf, TIME_US, 8, ((self._low + self._high) >> 1) - self._delay_us)
-        if self._offset_error < 0:
-            for i in range(4):
-                buf[TIME_ERROR_US + i] = 255
+        if self.utc.known():
+            error = self.utc.apply(buf, TIME_US)
+            kernels.put32(buf, TIME_ERROR_US, error + ((self._high - self._low + 1) >> 1) + 1)
         else:
-            self._slew()
-            kernels.add_bytes(buf, TIME_US, 8, self._offset)
-            kernels.add(buf, TIME_US, 8, self._lag)
-            lag = self._lag if self._lag >= 0 else -self._lag
-            kernels.put32(buf, TIME_ERROR_US, ((self._high - self._low + 1) >> 1) + 1 + self._utc_error() + lag)
+            kernels.put32(buf, TIME_ERROR_US, -1)
         self._put_rate(buf)
 
     def _put_rate(self, buf) -> None:
@@ -357,66 +344,21 @@ class SampleClock:
         """Measured rate in thousandths of a hertz. May allocate."""
         return self._count * 1_000_000_000 // self._width
 
-    # UTC. These may allocate: they run once per exchange with a time server.
+    # UTC. These may allocate: they run once an exchange with a time server.
 
     def set_utc(self, ticks: int, utc_us: int, error_us: int) -> None:
-        """UTC was `utc_us` +- `error_us` at `ticks`.
-
-        What is known so far and this must agree: both hold, so their overlap holds, and frames move to its middle by at most
-        500 us each. If they do not overlap, somebody stepped the clock: taken at once, `stepped` is set.
-        """
-        u = self.advance(ticks)
-        offset = utc_us - int.from_bytes(self._origin, "little") - u
-        error = min(max(int(error_us), 1), _HALF)
-        if self._offset_error >= 0:
-            known = self._known_offset()
-            known_error = self._utc_error()
-            low = max(known - known_error, offset - error)
-            high = min(known + known_error, offset + error)
-            if low <= high:
-                offset = (low + high) // 2
-                error = (high - low + 1) // 2 + 1
-                lag = known + self._lag - offset
-                if abs(lag) > _STEP_US:
-                    self.stepped = True
-                    lag = 0
-                self._lag = lag
-            else:
-                self.stepped = True
-                self._lag = 0
-        self._offset[:] = (offset & 0xFFFFFFFFFFFFFFFF).to_bytes(8, "little")
-        self._offset_error = error
-        self._age = 0
-        self._age_us = 0
+        """UTC was `utc_us` +- `error_us` at `ticks`. See Utc.set."""
+        self.utc.set(utc_us - self.since_boot_us(ticks), error_us)
 
     def has_utc(self) -> bool:
-        return self._offset_error >= 0
+        return self.utc.known()
 
     def fix(self):
         """(offset_us, error_us): time since boot + offset is UTC, for all frames of this boot that had no UTC."""
         since_boot = int.from_bytes(self._origin, "little") + self._u
-        return self._known_offset(), self._utc_error() + since_boot * self._crystal_ppm // 1_000_000 + 1
+        return self.utc.offset_us(), self.utc.error_us() + since_boot * self._crystal_ppm // 1_000_000 + 1
 
     def since_boot_us(self, ticks: int) -> int:
         """Microseconds since boot at `ticks`. May allocate."""
         u = self.advance(ticks)
         return int.from_bytes(self._origin, "little") + u
-
-    def _known_offset(self) -> int:
-        offset = int.from_bytes(self._offset, "little")
-        return offset - (1 << 64) if offset >> 63 else offset
-
-    def _utc_error(self) -> int:
-        drift = self._crystal_ppm * (self._age + 1)
-        error = self._offset_error + drift + (drift >> 4)  # 2^20 us are 1.05 s
-        return error if error < _HALF else _HALF
-
-    def _slew(self) -> None:
-        step = self._lag >> 4  # a sixteenth a frame: fast while far, unseen when near
-        if step > _SLEW_US:
-            step = _SLEW_US
-        elif step < -_SLEW_US:
-            step = -_SLEW_US
-        elif step == 0:
-            step = self._lag
-        self._lag -= step

@@ -116,6 +116,7 @@ class FrameEncoder:
 
     def __init__(self, device: int, boot: int, values: int, sequence: int = 0, first_sample: int = 0) -> None:
         self.buffer = bytearray(size(values))
+        self.first_sample = memoryview(self.buffer)[FIRST_SAMPLE : FIRST_SAMPLE + 8]
         self.lost = bytearray(4)
         self.config = bytearray(4)
         start_header(self.buffer, device, boot, sequence, first_sample, 0, 0.0)

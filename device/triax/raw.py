@@ -23,46 +23,53 @@ class RawEncoder:
         self.sets = sets
         self.counts = array("i", bytes(12 * sets))
         self.filled = 0
+        self.left = 0  # samples still to come
+        self.at = 0
+        self._emit = None
         most = 3 * sets * (3 if count_bits <= 16 else 4)
         self.buffer = bytearray(frame.HEADER + 3 * 4 + most + frame.TAIL)
         frame.start_header(self.buffer, device, boot, 0, 0, 0, 0.0)
 
-    def begin(self, capture: int, scale_g: float) -> None:
-        """Start a capture: `capture` is the id of the command that asked for it."""
+    def begin(self, capture: int, scale_g: float, samples: int, emit) -> None:
+        """Start a capture of `samples` samples: `capture` is the id of the command that asked for it."""
         self.filled = 0
+        self.left = samples
+        self._emit = emit
         struct.pack_into("<I", self.buffer, frame.FIELD_10, capture)
         struct.pack_into("<f", self.buffer, frame.SCALE_G, scale_g)
 
-    def take(self, counts, at: int, sets: int) -> int:
-        """Collect sets of `counts` from set `at` on; stops when full. Returns how many it took."""
-        if sets > self.sets - self.filled:
-            sets = self.sets - self.filled
+    def take(self, counts, sets: int) -> bool:
+        """Collect the first `sets` of `counts`; True: a raw frame is full, the next call goes on at set `at`."""
+        at = self.at
+        end = sets if sets - at <= self.left else at + self.left
+        if end - at > self.sets - self.filled:
+            end = at + self.sets - self.filled
         mine = self.counts
         to = 3 * self.filled
-        for i in range(3 * at, 3 * (at + sets)):
+        for i in range(3 * at, 3 * end):
             mine[to] = counts[i]
             to += 1
-        self.filled += sets
-        return sets
+        self.filled += end - at
+        self.left -= end - at
+        full = self.filled == self.sets or (self.filled > 0 and not self.left)
+        self.at = end if full else 0
+        return full
 
-    def encode(self, first_sample, lost, flags: int, config, temperature_mc: int) -> int:
-        """Write the raw frame, checksum last; returns its length. `first_sample`: its eight bytes. The time is put by the clock."""
+    def send(self, encoder, ahead: int, flags: int, temperature_mc: int) -> None:
+        """Encode, checksum last, and hand over; the time is in the header already. The first sample is `ahead` of that of the frame
+        in `encoder`, whose counters this one carries too."""
         buf = self.buffer
         sets = self.filled
-        for i in range(8):
-            buf[frame.FIRST_SAMPLE + i] = first_sample[i]
+        buf[frame.FIRST_SAMPLE : frame.FIRST_SAMPLE + 8] = encoder.first_sample
+        kernels.add(buf, frame.FIRST_SAMPLE, 8, ahead)
         kernels.put32(buf, frame.SAMPLES_AT, sets)
         at = frame.HEADER
         for axis in range(3):
-            if sets:
-                length = kernels.packed_size(self.counts, axis, sets)
-                at = frame.put_length(buf, at, 12 + axis << 3 | 2, length)
-                at = kernels.pack(self.counts, axis, sets, buf, at)
-        at = frame.put_tail(buf, at, lost, flags, config, temperature_mc)
+            length = kernels.packed_size(self.counts, axis, sets)
+            at = frame.put_length(buf, at, 12 + axis << 3 | 2, length)
+            at = kernels.pack(self.counts, axis, sets, buf, at)
+        at = frame.put_tail(buf, at, encoder.lost, flags, encoder.config, temperature_mc)
         kernels.crc32(buf, frame.DEVICE - 1, at, buf, frame.CHECKSUM)
-        return at
-
-    def next(self) -> None:
-        """Go on to the next raw frame."""
         self.filled = 0
-        kernels.add(self.buffer, frame.SEQUENCE, 4, 1)
+        self._emit(buf, at)
+        kernels.add(buf, frame.SEQUENCE, 4, 1)
