@@ -10,7 +10,7 @@ A capture that was interrupted is a shorter capture: `capture` goes on where the
 import hashlib
 import json
 import struct
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,18 +84,18 @@ def read_records(path: Path) -> tuple[dict[str, object], list[tuple[int, int, by
     return header, records
 
 
-def marks_of(records: list[tuple[int, int, bytes]]) -> tuple[Mark, ...]:
-    """Accepted rests that were not redone, in the order of acceptance."""
-    kept: dict[str, Mark] = {}
+def marks_of(records: list[tuple[int, int, bytes]]) -> list[dict[str, int | str]]:
+    """Accepted rests that were not given back, in the order of acceptance: cell, boot, start and stop in raw samples."""
+    kept: dict[str, dict[str, int | str]] = {}
     for kind, _, payload in records:
         if kind != MARK:
             continue
         content = json.loads(payload)
-        if "redo" in content:
-            kept.pop(content["redo"], None)
+        if "open" in content:
+            kept.pop(content["open"], None)
         elif "accepted" in content:
-            kept[content["accepted"]] = Mark(content["accepted"], content["start"], content["stop"], content.get("face", ""))
-    return tuple(kept.values())
+            kept[content["accepted"]] = content
+    return list(kept.values())
 
 
 def load(path: Path) -> Recording:
@@ -112,7 +112,18 @@ def load(path: Path) -> Recording:
         raise BadInput(f"{path}: holds no frames: nothing arrived while it was recorded")
     arrivals = np.array([arrival for arrival, _ in frames], float) / 1e6
     payloads = [payload for _, payload in frames]
-    return from_frames(payloads, arrivals, identity, marks=marks_of(records), data_sha256=digest, source=str(path))
+    local = header.get("gravity_m_s2", 0.0)
+    recording = from_frames(payloads, arrivals, identity, data_sha256=digest, source=str(path), gravity_m_s2=local)
+    return replace(recording, marks=tuple(_place(recording, mark) for mark in marks_of(records)))
+
+
+def _place(recording: Recording, mark: dict[str, int | str]) -> Mark:
+    """Raw sample numbers as indices of values."""
+    inside = (recording.boot == mark["boot"]) & (recording.sample >= mark["start"]) & (recording.sample < mark["stop"])
+    where = np.flatnonzero(inside)
+    if len(where) == 0 or where[-1] - where[0] + 1 != len(where):
+        raise BadInput(f"{recording.source}: the rest {mark['accepted']} is not in the frames of the file: it was damaged")
+    return Mark(str(mark["accepted"]), int(where[0]), int(where[-1]) + 1)
 
 
 def _raw_recording(raw: list[tuple[int, bytes]], identity: Identity, digest: str, source: str) -> Recording:

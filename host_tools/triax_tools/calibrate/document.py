@@ -21,7 +21,7 @@ from triax_tools.calibrate.recording import Identity
 from triax_tools.calibrate.rotation import CaseRotation
 from triax_tools.calibrate.temperature import Temperature, none
 
-__all__ = ["SCHEMA", "Gate", "Document", "build", "canonical", "dump", "parse", "tool_version"]
+__all__ = ["SCHEMA", "Gate", "Document", "build", "canonical", "dump", "parse", "tool_version", "with_temperature"]
 
 SCHEMA = "triax-calibration/1"
 VALID_DAYS = 365  # a year: what accelerometers are recalibrated at (TEDS' usual period)
@@ -186,7 +186,7 @@ def build(
             "mean_temperature_c": None if math.isnan(mean_temperature_c) else round(mean_temperature_c, 2),
         },
         "gravity": {"m_s2": result.gravity.m_s2, "sd_ppm": result.gravity.sd_ppm, "source": result.gravity.source},
-        "temperature": _temperature(temperature),
+        "temperature": None if temperature is None else temperature_content(temperature),
         "case_rotation": _rotation(rotation),
         "gates": [gate.__dict__ for gate in gates],
         "data_sha256": data_sha256,
@@ -195,9 +195,30 @@ def build(
     return Document(json.loads(canonical(content)))
 
 
-def _temperature(terms: Temperature | None) -> dict[str, Any] | None:
-    if terms is None:
-        return None
+def with_temperature(base: Document, terms: Temperature) -> Document:
+    """A calibration with terms from a ramp: its offset, true at the temperature it was captured at, moved to the terms' reference.
+
+    Raises BadDocument if it does not say at what temperature it was captured.
+    """
+    captured = base.content["fit"]["mean_temperature_c"]
+    if captured is None:
+        raise BadDocument(
+            "The base calibration does not say how warm it was captured: use captures at several temperatures instead."
+        )
+    inside, _ = terms.clamp(np.array([captured]))
+    change, _ = terms.terms(inside)
+    content = json.loads(canonical(base.content))
+    offset = base.model.offset - change[0]
+    content["model"]["offset_count"] = offset.tolist()
+    for k, name in enumerate(INTRINSIC_NAMES[3:6]):
+        content["intrinsic"][name]["value"] = float(offset[k])
+    content["fit"]["mean_temperature_c"] = terms.reference_c
+    content["temperature"] = temperature_content(terms)
+    return Document(json.loads(canonical(content)))
+
+
+def temperature_content(terms: Temperature) -> dict[str, Any]:
+    """Terms as the file holds them."""
     return {
         "reference_c": terms.reference_c,
         "low_c": terms.low_c,

@@ -40,7 +40,6 @@ class Mark:
     name: str
     start: int
     stop: int
-    face: str = ""  # face of the case that the human was asked to turn up, where one was named
 
 
 @dataclass(frozen=True)
@@ -55,12 +54,15 @@ class Recording:
     raw_sigma: Array | None = None  # (n, 3) counts, of the raw samples around each value; None: take it from the values
     temperature_c: Array = field(default_factory=lambda: np.zeros(0))  # (n,), NaN: not measured
     time_s: Array = field(default_factory=lambda: np.zeros(0))  # (n,) since the first value
+    boot: Array = field(default_factory=lambda: np.zeros(0, int))  # (n,) where frames were recorded
+    sample: Array = field(default_factory=lambda: np.zeros(0, int))  # (n,) number of the first raw sample of each value
     block_count: Array = field(default_factory=lambda: np.zeros(0))  # raw samples up to the end of each block
     block_arrival_s: Array = field(default_factory=lambda: np.zeros(0))
     sequence: Array = field(default_factory=lambda: np.zeros(0, int))  # frame numbers, where frames were recorded
     lost_samples: int = 0  # as the device itself counted them inside the recording
     known_rate_hz: float = 0.0  # raw rate that the device or the file states; 0: none
     marks: tuple[Mark, ...] = ()
+    gravity_m_s2: float = 0.0  # where it was recorded, as the capture was told; 0: not known
     data_sha256: str = ""
     source: str = ""
 
@@ -161,7 +163,8 @@ def from_frames(frames: Sequence[bytes], arrival_s: Array, identity: Identity, *
     decimation = int(head["decimation"][0])
     raw_rate = float(np.median(head["rate_hz"]))
     within = np.arange(len(rows)) - np.searchsorted(owner, owner)
-    time = (head["first_sample"][owner] - head["first_sample"][0] + within * decimation + (decimation - 1) / 2) / raw_rate
+    sample = head["first_sample"][owner] + within * decimation
+    time = (sample - sample[0]) / raw_rate
     celsius = np.where(head["temperature_mc"] < _ABSOLUTE_ZERO_MC, np.nan, head["temperature_mc"] / 1000)
     scale = float(head["scale_g"][0])
     # float32 on the wire: the decimal that was meant
@@ -176,6 +179,8 @@ def from_frames(frames: Sequence[bytes], arrival_s: Array, identity: Identity, *
         raw_sigma=columns.sigma[rows],
         temperature_c=celsius[owner],
         time_s=time,
+        boot=head["boot"][owner].astype(int),
+        sample=sample.astype(int),
         block_count=ends[last],
         block_arrival_s=np.asarray(arrival_s, float)[order][last],
         sequence=head["sequence"][last].astype(int),

@@ -1,0 +1,284 @@
+"""`noise`, `clock` and `response`: what a recording says of the sensor's noise, its clock and its frequency response."""
+
+import csv
+import itertools
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from triax_tools.calibrate import clock as clocks
+from triax_tools.calibrate import noise as noises
+from triax_tools.calibrate import plots
+from triax_tools.calibrate import response as responses
+from triax_tools.calibrate.command_fit import Rate, Scale, Seconds, Sensor, Source, Unit
+from triax_tools.calibrate.console import Json, MqttOption, Output, command, hints_of
+from triax_tools.calibrate.errors import BadInput, Refused
+from triax_tools.calibrate.model import Array
+from triax_tools.calibrate.noise import Coefficient
+from triax_tools.calibrate.readers import Hints, read
+from triax_tools.calibrate.recording import Recording
+from triax_tools.calibrate.report import Report, table
+from triax_tools.calibrate.source import LIVE, open_recording
+
+__all__ = ["clock", "noise", "response"]
+
+PageOption = Annotated[Path | None, typer.Option("--report", help="HTML report.")]
+_USABLE = 0.8  # of half the rate: above, decimation and the part's own filter bend the density
+
+
+def _page(source: str, kind: str, given: Path | None) -> Path:
+    if given is not None:
+        return given
+    stem = Path(source.replace(LIVE, "live-").rstrip("/"))
+    return stem.with_name(f"{stem.stem}.{kind}.html") if not source.startswith(LIVE) else Path(f"{stem.name}.{kind}.html")
+
+
+def _longest(recording: Recording) -> Array:
+    """The longest stretch without a gap, in g."""
+    edges = [*recording.starts, len(recording.counts)]
+    low, high = max(itertools.pairwise(edges), key=lambda span: span[1] - span[0])
+    return recording.values_g[low:high]
+
+
+def _text(found: Coefficient, unit: str) -> str:
+    if found.value is None:
+        return f"< {(found.bound or 0) * 1e6:.3g} {unit} (95 %)"
+    return f"{found.value * 1e6:.4g} {unit} ({found.low * 1e6:.4g} to {found.high * 1e6:.4g})"
+
+
+@command
+def noise(
+    source: Source,
+    bin_hz: Annotated[float, typer.Option("--bin", help="Width of a frequency bin, Hz; default: a thousandth of the rate.")] = 0.0,
+    low: Annotated[float, typer.Option("--from", help="Density from this frequency, Hz.")] = 0.0,
+    high: Annotated[float, typer.Option("--to", help="Density up to this frequency, Hz.")] = 0.0,
+    limit: Annotated[float, typer.Option("--limit", help="Fail above this one-sided density, ug/rtHz; 0: no gate.")] = 0.0,
+    report: PageOption = None,
+    sensor: Sensor = "",
+    unit: Unit = "",
+    scale: Scale = 0.0,
+    rate: Rate = 0.0,
+    mqtt: MqttOption = "mqtt://127.0.0.1:1883",
+    seconds: Seconds = 600.0,
+    json_output: Json = False,
+) -> None:
+    """Density (one-sided) and Allan deviation with N, B, K (two-sided) and their intervals, of a sensor at rest."""
+    output = Output(json_output)
+    recording = open_recording(source, hints_of(sensor, unit, scale, rate), mqtt, seconds)
+    values, hz = _longest(recording), recording.rate_hz
+    spectrum = noises.psd(values, hz, bin_hz or hz / min(1000, max(8, len(values) // 8)))
+    density = noises.band_density(spectrum, low or 3 * spectrum.bin_hz, high or _USABLE * hz / 2)
+    measured = noises.allan(values, hz)
+    fits = [noises.fit_noise(measured, axis) for axis in range(3)]
+    rows = [
+        (
+            "xyz"[k],
+            f"{density[k] * 1e6:.4g} ug/rtHz",
+            f"{density[k] / np.sqrt(2) * 1e6:.4g}",
+            _text(fits[k].n, "ug s^1/2"),
+            _text(fits[k].b, "ug"),
+            _text(fits[k].k, "ug/s^1/2"),
+        )
+        for k in range(3)
+    ]
+    head = ("axis", "density, one-sided", "/ sqrt 2 = N", "N, two-sided, from Allan", "B (floor / 0.664)", "K")
+    output.table(f"{len(values):,} values at {hz:.6g} Hz ({len(values) / hz:,.0f} s)", head, rows)
+    output.say("Data sheets give the one-sided density; Allan's N and kalibr's noise density are two-sided: smaller by sqrt(2).")
+    passed = not limit or bool((density * 1e6 <= limit).all())
+    facts = {
+        "recording": recording.source,
+        "values": f"{len(values):,} at {hz:.6g} Hz",
+        "SHA-256 of the data": recording.data_sha256,
+    }
+    made = Report("Noise", passed, facts, "One-sided densities; N, B, K of the Allan deviation are two-sided (density / sqrt 2).")
+    made.section("Per axis", table(head, rows))
+    made.section("Density", plots.psd_plot(spectrum, density))
+    made.section("Allan deviation", plots.allan_plot(measured, fits))
+    held = {
+        "density_one_sided_g_rthz": density.tolist(),
+        "axes": [{"n": f.n.__dict__, "b": f.b.__dict__, "k": f.k.__dict__} for f in fits],
+        "rate_hz": hz,
+    }
+    output.finish(passed, held, made, _page(source, "noise", report))
+
+
+@command
+def clock(
+    source: Source,
+    limit_ppm: Annotated[
+        float, typer.Option("--limit-ppm", help="Fail if the rate is further off the stated one; 0: no gate.")
+    ] = 0.0,
+    nominal: Annotated[
+        float, typer.Option("--nominal", help="Rate to compare with, Hz; default: what the recording states.")
+    ] = 0.0,
+    lost: Annotated[bool, typer.Option("--fail-lost", help="Fail if frames or samples were lost.")] = False,
+    report: PageOption = None,
+    sensor: Sensor = "",
+    unit: Unit = "",
+    scale: Scale = 0.0,
+    rate: Rate = 0.0,
+    mqtt: MqttOption = "mqtt://127.0.0.1:1883",
+    seconds: Seconds = 60.0,
+    json_output: Json = False,
+) -> None:
+    """True sample rate by the lower envelope of the arrivals, its drift, lost frames and samples."""
+    output = Output(json_output)
+    recording = open_recording(source, hints_of(sensor, unit, scale, rate), mqtt, seconds)
+    count, arrival = recording.block_count, recording.block_arrival_s
+    stated = nominal or recording.known_rate_hz
+    rows: list[tuple[str, str]] = []
+    found: clocks.Clock | None = None
+    try:
+        found = clocks.measure_clock(count, arrival)
+    except Refused as refusal:
+        if not stated or len(count) < 2:
+            raise
+        output.say(f"note: {refusal}", "yellow")
+    if found is not None:
+        rows += [
+            ("true rate", f"{found.rate_hz:,.4f} Hz +- {found.error_ppm:.2g} ppm"),
+            ("by least squares (follows stalls)", f"{found.least_squares_hz:,.4f} Hz"),
+            ("first, second, third part", ", ".join(f"{part:,.4f}" for part in found.parts_hz) + " Hz"),
+            (
+                "drift over the window",
+                f"{found.drift_ppm:+.2f} +- {found.drift_error_ppm:.2g} ppm" + (": IT DRIFTS" if found.drifts else ""),
+            ),
+            ("delay over the line", f"median {found.delay_median_s * 1e3:.3f} ms, worst {found.delay_worst_s * 1e3:.3f} ms"),
+        ]
+    off = (found.rate_hz / stated - 1) * 1e6 if found is not None and stated else 0.0
+    if stated:
+        rows.append(("stated rate", f"{stated:,.4f} Hz" + (f", the true one is {off:+.1f} ppm off it" if found else "")))
+    missing = clocks.holes(recording.sequence)
+    loss = _loss(recording, stated)
+    if len(recording.sequence):
+        rows.append(("lost frames", f"{missing} of {len(recording.sequence) + missing}"))
+        rows.append(("lost samples, as the device counts", f"{recording.lost_samples}"))
+    elif loss is not None:
+        rows.append(("lost samples against the stated rate", f"{loss.samples:,} +- {loss.bound:,} ({loss.share * 100:.1f} %)"))
+    output.table(f"{len(count)} blocks over {arrival[-1] - arrival[0]:,.1f} s", ("", ""), rows)
+    lossy = missing > 0 or recording.lost_samples > 0 or (loss is not None and loss.samples > loss.bound)
+    passed = not (limit_ppm and abs(off) > limit_ppm) and not (lost and lossy)
+    made = Report("Clock", passed, {"recording": recording.source})
+    made.section("Rate", table(("", ""), rows))
+    if found is not None:
+        made.section("Delays", plots.clock_plot(count, arrival, found))
+    held = {
+        "rate_hz": found.rate_hz if found else None,
+        "error_ppm": found.error_ppm if found else None,
+        "drift_ppm": found.drift_ppm if found else None,
+        "drifts": found.drifts if found else None,
+        "stated_hz": stated or None,
+        "lost_frames": missing,
+        "lost_samples": recording.lost_samples if len(recording.sequence) else loss.samples if loss else 0,
+    }
+    output.finish(passed, held, made, _page(source, "clock", report))
+
+
+def _loss(recording: Recording, stated: float) -> clocks.Loss | None:
+    """Losses of a recording without the device's own count, where the file states a rate."""
+    if len(recording.sequence) or not stated or len(recording.block_count) < 2:
+        return None
+    return clocks.lost_against(stated, recording.block_count, recording.block_arrival_s)
+
+
+def _tones(path: Path) -> list[tuple[Path, responses.Tone]]:
+    """Rows of file, frequency_hz, amplitude_g, phase_deg; files stand beside the table."""
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
+    out = []
+    for number, row in enumerate(rows, start=2):
+        try:
+            tone = responses.Tone(float(row["frequency_hz"]), float(row["amplitude_g"]), float(row["phase_deg"]))
+            out.append((path.parent / row["file"], tone))
+        except (KeyError, TypeError, ValueError):
+            raise BadInput(f"{path}:{number}: want the columns file, frequency_hz, amplitude_g, phase_deg") from None
+    if not out:
+        raise BadInput(f"{path}: holds no tones")
+    return out
+
+
+@command
+def response(
+    source: Annotated[
+        str, typer.Argument(help="Recording of one tone; with --tones a table: file,frequency_hz,amplitude_g,phase_deg.")
+    ],
+    tones: Annotated[bool, typer.Option("--tones", help="SOURCE is a table of tones of a shaker run.")] = False,
+    frequency: Annotated[float, typer.Option("--frequency", help="Where the line is, Hz; default: the strongest.")] = 0.0,
+    harmonics: Annotated[int, typer.Option("--harmonics", help="Fit so many harmonics with it.", min=1, max=50)] = 1,
+    report: PageOption = None,
+    sensor: Sensor = "",
+    unit: Unit = "",
+    scale: Scale = 0.0,
+    rate: Rate = 0.0,
+    mqtt: MqttOption = "mqtt://127.0.0.1:1883",
+    seconds: Seconds = 10.0,
+    json_output: Json = False,
+) -> None:
+    """Four-parameter sine fit of a line; or the frequency response from a shaker run."""
+    output = Output(json_output)
+    hints = hints_of(sensor, unit, scale, rate)
+    if tones:
+        _shaker(output, Path(source), hints, report)
+        return
+    recording = open_recording(source, hints, mqtt, seconds)
+    hz = recording.rate_hz
+    found = responses.sine_fit(_longest(recording), hz, frequency or None, harmonics)
+    wander = "" if found.wander_hz is None else f", halves differ by {found.wander_hz:.2g} Hz"
+    rows = [
+        (
+            "xyz"[k],
+            f"{found.amplitude_g[k]:.5g} g +- {found.amplitude_sd[k]:.2g}",
+            f"{found.phase_start_deg[k]:+.2f} deg +- {found.phase_sd[k] * 2:.2g}",
+            f"{found.residual_g[k]:.4g} g",
+        )
+        for k in range(3)
+    ]
+    head = ("axis", "amplitude, peak", "phase at the first sample", "residual, rms")
+    output.table("line", head, rows)
+    line = f"{found.frequency_hz:.6g} Hz +- {found.frequency_sd:.2g} Hz{wander}"
+    output.say(f"line at {line}")
+    made = Report("Line", True, {"recording": recording.source, "frequency": line})
+    made.section("Amplitude and phase", table(head, rows))
+    values = _longest(recording)
+    spectrum = noises.psd(values, hz, hz / min(2048, len(values) // 2))
+    made.section("Density", plots.psd_plot(spectrum, noises.band_density(spectrum, 3 * spectrum.bin_hz, hz / 2)))
+    facts = {
+        "frequency_hz": found.frequency_hz,
+        "frequency_sd": found.frequency_sd,
+        "amplitude_g": found.amplitude_g.tolist(),
+        "amplitude_sd": found.amplitude_sd.tolist(),
+        "wander_hz": found.wander_hz,
+    }
+    output.finish(True, facts, made, _page(source, "line", report))
+
+
+def _shaker(output: Output, path: Path, hints: Hints, report: Path | None) -> None:
+    listed = _tones(path)
+    recordings = [read(file, hints) for file, _ in listed]
+    records = [recording.values_g for recording in recordings]
+    wanted = [tone for _, tone in listed]
+    nominal = float(np.median([recording.rate_hz for recording in recordings]))
+    true_rate, off_ppm = responses.rate_from_tones(records, wanted, nominal)
+    output.say(f"true rate {true_rate:,.3f} Hz, {off_ppm:+.1f} ppm off the recordings' {nominal:,.3f} Hz; used from here on")
+    found = responses.frequency_response(records, wanted, true_rate)
+    rows = [
+        (
+            f"{r.frequency_hz:.6g} Hz",
+            f"{r.magnitude:.5f} +- {r.magnitude_sd:.1g}",
+            f"{r.phase_deg:+.3f} deg +- {r.phase_sd:.1g}",
+            "xyz"[r.axis],
+            f"{r.transverse * 100:.2f} %",
+        )
+        for r in found
+    ]
+    head = ("tone", "sensor / reference", "phase", "axis", "transverse")
+    output.table("frequency response", head, rows)
+    made = Report("Frequency response", True, {"tones": str(path), "true rate": f"{true_rate:,.3f} Hz ({off_ppm:+.1f} ppm)"})
+    made.section("Response", plots.response_plot(found), table(head, rows))
+    facts = {"rate_hz": true_rate, "off_ppm": off_ppm, "tones": [r.__dict__ for r in found]}
+    output.finish(True, facts, made, report or path.with_suffix(".response.html"))
