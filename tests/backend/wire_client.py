@@ -30,8 +30,12 @@ class WireClient:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._data = bytearray()
         self._ids = itertools.cycle(range(1, 65_536))
-        self.say(connect or wire.write_connect(client_id, clean=clean, keepalive_s=keepalive_s))
-        self.connack = self.hear()
+        try:
+            self.say(connect or wire.write_connect(client_id, clean=clean, keepalive_s=keepalive_s))
+            self.connack = self.hear()
+        except BaseException:
+            self.close()
+            raise
 
     def say(self, data):
         self.socket.sendall(data)

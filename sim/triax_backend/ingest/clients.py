@@ -16,10 +16,11 @@ from triax_backend.ingest.identity import Identity, IdentityError, TlsLink
 from triax_backend.metrics import Account
 from triax_backend.mqtt_wire import Publish
 
-__all__ = ["Clients"]
+__all__ = ["LOST", "Clients"]
 
 log = logging.getLogger("triax.ingest")
 
+LOST = "connection lost"  # by the client or the network: nothing of ours
 _ACCEPTS = 500  # a round: a storm of 10,000 is in after twenty rounds
 _CONNECT_S = 10.0  # from the connection to CONNECT
 _PARTIAL_S = 30.0  # for the rest of a packet that has begun
@@ -179,7 +180,7 @@ class Clients:
         if self._by_name.get(connection.client_id) is connection:
             del self._by_name[connection.client_id]
         self._connected.set(len(self.by_fd))
-        if why and why != "connection lost":
+        if why and why != LOST:
             self._closed.inc()
             self._count(why, repr(connection))
         if lost and connection.will is not None:

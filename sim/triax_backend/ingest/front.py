@@ -17,7 +17,7 @@ import numpy as np
 from prometheus_client import Counter, Gauge
 
 from triax_backend import frame_rows, mqtt_wire
-from triax_backend.ingest.clients import Clients
+from triax_backend.ingest.clients import LOST, Clients
 from triax_backend.ingest.connection import UP, Connection, Refused
 from triax_backend.ingest.downlink import Downlink
 from triax_backend.ingest.gather import STEP, Acks, Gather
@@ -35,7 +35,8 @@ _ROUND_S = (0.05, 0.2)
 _FRAMES_PER_ROUND_S = 250_000  # at 50,000 frames/s a round is 0.2 s
 _SWEEP_S = 1.0
 _DRAIN_S = 20.0
-_HELD_BYTES = 8_192  # read from a client while nothing is taken from it, to see its pings
+# Read from a client while nothing is taken from it: 100 frames, more than a node has in flight, and then its pings.
+_HELD_BYTES = 32_768
 
 
 @dataclass(frozen=True)
@@ -155,10 +156,11 @@ class Front:
                 data = connection.recv(READ_BYTES)
             except BlockingIOError:
                 continue
-            except OSError:
-                data = b""
+            except OSError as error:
+                self.clients.close(connection, LOST if isinstance(error, ConnectionError) else str(error), lost=True)
+                continue
             if not data:
-                self.clients.close(connection, "connection lost", lost=True)
+                self.clients.close(connection, LOST, lost=True)
                 continue
             connection.heard_s = now_s
             step = steps[data[0]]
@@ -182,7 +184,10 @@ class Front:
                 self._keep(connection, data)
             else:
                 self._cut(connection, connection.rest + data, now_s)
-            if self.clients.count_rest(connection) and self.clients.partial_bytes > self.limits.partial_bytes:
+            full = self.clients.count_rest(connection) and self.clients.partial_bytes > self.limits.partial_bytes
+            if full and connection.held:
+                self.clients.deafen(connection)
+            elif full:
                 raise Refused("unfinished packets of all clients take too much memory")
             if connection.unacked > self.limits.client_messages and not connection.held:
                 self._hold(connection)
