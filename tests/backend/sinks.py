@@ -11,7 +11,10 @@ import uuid
 
 import numpy as np
 import psycopg
+from confluent_kafka import Consumer, TopicPartition
 from triax_backend import hops
+from triax_backend.sinks import iceberg
+from triax_proto import names
 from triax_proto.hop import HOP
 
 from .build import fleet_frames
@@ -30,6 +33,7 @@ class Place:
         self.settings = dataclasses.replace(settings, postgres=f"{base}/{self.name}")
         self.directory = directory
         self.processes = []
+        self._consumer = None
         self.device = int(self.name[1:9], 16) << 16  # no other test's frames have it
 
     def frames(self, devices, sequences, **more):
@@ -68,6 +72,16 @@ class Place:
     def lake(self):
         return self.mine(hops.lake(self.settings))
 
+    def lake_caught_up(self):
+        """Whether the lake holds all of Kafka's frames; without reading a row."""
+        if self._consumer is None:
+            self._consumer = Consumer({**self.settings.kafka_config(), "group.id": "ends"})
+            self._table = iceberg.open_table(iceberg.catalog(self.settings), "frames")
+        self._table.refresh()
+        at = iceberg.next_offsets(self._table, names.FRAMES)
+        parts = [TopicPartition(names.FRAMES, number) for number in range(16)]
+        return all(self._consumer.get_watermark_offsets(p, timeout=10)[1] == at.get(p.partition, 0) for p in parts)
+
     def kafka(self):
         return self.mine(hops.kafka(self.settings))
 
@@ -82,7 +96,7 @@ class Place:
             for process in alive:
                 assert process.poll() is None, f"died: {process.log.read_text()[-2000:]}"
             assert time.monotonic() < end, f"waited {timeout_s} s for {what}: {self.logs()}"
-            time.sleep(0.1)
+            time.sleep(0.2)
         return found
 
     def logs(self):
@@ -99,6 +113,8 @@ class Place:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
             process.wait(10)
+        if self._consumer is not None:
+            self._consumer.close()
 
 
 def identities(rows):

@@ -43,7 +43,7 @@ def test_it_archives_every_frame_verbatim_repeats_too(place):
     sink = place.run("lake", "--flush-s", "0.5")
     to_kafka(place.settings, wire(frames) + odd + short)
     to_kafka(place.settings, wire(frames)[:50])
-    place.wait(lambda: len(place.lake()) >= 459, "all rows", alive=[sink])
+    place.wait(place.lake_caught_up, "all rows", alive=[sink])
     rows = place.lake()
     assert identities(rows) == identities(place.kafka()), "verbatim: what Kafka holds, repeats and all"
     assert rows["proved"].all()
@@ -64,7 +64,7 @@ def test_killed_at_a_point_in_mid_run_each_offset_is_in_the_table_once(place, po
     once = place.directory / "crashed"
     killed = place.run("lake", "--flush-s", "0.4", TRIAX_CRASH=f"{point}:2", TRIAX_CRASH_ONCE=str(once))
     to_kafka(place.settings, frames[:200])
-    place.wait(lambda: len(place.lake()) >= 200 or killed.poll() is not None, "the first commit")
+    place.wait(lambda: place.lake_caught_up() or killed.poll() is not None, "the first commit")
     to_kafka(place.settings, frames[150:400])
     assert killed.wait(30) == -9
     committed, in_kafka = len(place.lake()), len(place.kafka())
@@ -72,7 +72,7 @@ def test_killed_at_a_point_in_mid_run_each_offset_is_in_the_table_once(place, po
         assert committed < in_kafka, "nothing was in flight at the kill"
     again = place.run("lake", "--flush-s", "0.4", TRIAX_CRASH=f"{point}:2", TRIAX_CRASH_ONCE=str(once))
     to_kafka(place.settings, frames[350:])
-    place.wait(lambda: len(place.lake()) >= 700, "all rows", alive=[again])
+    place.wait(place.lake_caught_up, "all rows", alive=[again])
     assert place.stop(again) == 0
     rows = place.lake()
     assert identities(rows) == identities(place.kafka()), "each of Kafka's records once"
@@ -88,7 +88,7 @@ def test_two_writers_share_the_partitions_of_one_table(place):
     sinks = [place.run("lake", "--flush-s", "0.3", "--instance", name) for name in "ab"]
     for at in range(0, 800, 200):
         to_kafka(place.settings, frames[at : at + 200])
-        place.wait(lambda at=at: len(place.lake()) >= at + 200, "a piece", alive=sinks)
+        place.wait(place.lake_caught_up, "a piece", alive=sinks)
     assert [place.stop(sink) for sink in sinks] == [0, 0]
     assert identities(place.lake()) == identities(place.kafka())
     whole(place)
