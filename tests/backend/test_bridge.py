@@ -134,33 +134,49 @@ def test_a_killed_bridge_loses_nothing(stack, bridge):
 
 
 @pytest.mark.servers
-def test_kafka_and_broker_may_come_late_and_die(tmp_path):
-    device = 0xB3_01
-    with Stack(tmp_path, only=("mqtt", "kafka")) as stack:
-        port = free_port()
+def test_kafka_may_die_in_the_middle_or_be_down_at_start(stack, bridge):
+    """One bridge holds frames when Kafka dies, another starts while it is dead: both deliver when it is back."""
+    supervisor, worker, port = bridge
+    device, late_port = 0xB3_01, free_port()
+    with _publisher(stack) as node:
+        node.frames(device, 0, 100)
+        node.acks(100)
+        _until(lambda: _metric(port, "triax_frames_out_total") >= 100, what="delivery")
         stack["kafka"].kill()
-        worker = stack.supervisor.run("bridge", "--metrics-port", str(port), "--no-preflight")
-        _until(lambda: "Kafka does not answer" in worker.log.read_text(), what="a word about Kafka")
-        stack.restart("kafka")
-        _until(lambda: _metric(port, "triax_subscribed") == 1, what="subscription")
-        with _publisher(stack) as node:
-            node.frames(device, 0, 100)
-            node.acks(100)
-            _until(lambda: _metric(port, "triax_frames_out_total") >= 100, what="delivery")
-            stack["kafka"].kill()
+        try:
             node.frames(device, 100, 100)
             node.acks(100)
+            _until(lambda: _metric(port, "triax_frames_in_flight") == 100, what="frames in flight")
+            late = supervisor.run("bridge", "--metrics-port", str(late_port), "--client-id", "late", "--no-preflight", name="late")
+            _until(lambda: "Kafka does not answer" in late.log.read_text(), what="a word about Kafka")
+        finally:
             stack.restart("kafka")
-            _until(lambda: _metric(port, "triax_frames_out_total") >= 200, what="delivery after Kafka came back")
-        stack["mqtt"].stop()
-        _until(lambda: "again in" in worker.log.read_text().split("Kafka does not answer")[-1], what="a word about the broker")
-        stack.restart("mqtt")
-        _until(lambda: _metric(port, "triax_connections_total") >= 2, what="a new connection")
-        with _publisher(stack) as node:
-            node.frames(device, 200, 100)
+        _until(lambda: _metric(port, "triax_frames_out_total") >= 200, what="delivery after Kafka came back")
+        _until(lambda: _metric(late_port, "triax_subscribed") == 1, what="the late one's subscription")
+        node.frames(device, 200, 100)
+        node.acks(100)
+    _until(lambda: _metric(late_port, "triax_frames_out_total") == 100, what="delivery by the late one")
+    _until(lambda: _metric(port, "triax_frames_out_total") == 300, what="delivery")
+    found = kafka_frames(stack.settings, {device})
+    assert set(found) == {(device, 1, n) for n in range(300)}
+    assert worker.restarts == late.restarts == 0
+    assert supervisor.stop() == {"bridge": 0, "late": 0}
+
+
+@pytest.mark.servers
+def test_a_broker_may_go_and_come_back(stack, tmp_path):
+    device = 0xB3_02
+    with Stack(tmp_path, only=["mqtt"], external={"kafka": stack.settings.kafka}) as own:
+        port = free_port()
+        worker = own.supervisor.run("bridge", "--metrics-port", str(port), "--no-preflight")
+        _until(lambda: _metric(port, "triax_subscribed") == 1, what="subscription")
+        own["mqtt"].stop()
+        _until(lambda: re.search(r"mqtt://\S+: .*; again in", worker.log.read_text()), what="a word about the broker")
+        own.restart("mqtt")
+        with _publisher(own) as node:  # the session was stored: nothing is lost, even before the bridge is back
+            node.frames(device, 0, 100)
             node.acks(100)
-        want = {(device, 1, n) for n in range(300)}
-        _until(lambda: set(kafka_frames(stack.settings, {device})) >= want, what="all frames in Kafka")
+        _until(lambda: len(set(kafka_frames(stack.settings, {device}))) == 100, what="all frames in Kafka")
         assert worker.restarts == 0
 
 
