@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 from triax_tools.calibrate import pose, rotation, simulate, temperature
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.model import intrinsic
@@ -88,10 +89,10 @@ def test_c2_rotation_from_two_named_faces(standard):
     rng = np.random.default_rng(5)
     faces = np.array([[0, 0, 1.0], [1.0, 0, 0]])
     for _ in range(300):
-        turn = rotation.Rotation.from_rotvec(np.radians(rng.uniform(-5, 5, 3)))
+        turn = Rotation.from_rotvec(np.radians(rng.uniform(-5, 5, 3)))
         placed = np.array([simulate.tilt(face, rng, 0.5) for face in faces])
         found = rotation.case_rotation(turn.inv().apply(placed), faces, ("+Z", "+X"))
-        error = np.degrees((rotation.Rotation.from_matrix(found.matrix) * turn.inv()).as_rotvec())
+        error = np.degrees((Rotation.from_matrix(found.matrix) * turn.inv()).as_rotvec())
         worst = max(worst, np.abs(error).max())
         total.append(np.linalg.norm(error))
         covered += (np.abs(error) <= 2 * found.sd_deg).all()

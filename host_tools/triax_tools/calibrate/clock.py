@@ -9,7 +9,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when first used: `triax --help` needs none
 
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.model import Array
@@ -111,7 +111,7 @@ def measure_clock(count: Array, arrival_s: Array) -> Clock:
         drifts=bool(np.isfinite(drift_error) and abs(drift) > max(DRIFT_FLOOR_PPM, DRIFT_SIGMAS * drift_error)),
         delay_median_s=float(np.median(delay)),
         delay_worst_s=float(delay.max()),
-        least_squares_hz=float(1 / stats.linregress(count, arrival_s).slope),
+        least_squares_hz=float(1 / scipy.stats.linregress(count, arrival_s).slope),
     )
 
 

@@ -87,7 +87,7 @@ def _report(found: Calibration, document: Document, recording: Recording) -> Rep
         "part": f"{sensor.part}, +-{sensor.range_g:g} g, {sensor.scale_g * 1e3:.5g} mg a count" if sensor.part else "",
         "sensor serial": sensor.sensor_serial,
         "firmware": sensor.firmware,
-        "recording": recording.source,
+        "recording": Path(recording.source).name,
         "SHA-256 of the data": recording.data_sha256,
         "created, expires": f"{document.content['created'][:10]}, {document.content['expires'][:10]}",
         "local gravity": f"{found.fit.gravity.m_s2:.5f} m/s2 +- {found.fit.gravity.sd_ppm:g} ppm ({found.fit.gravity.source})",
@@ -97,7 +97,7 @@ def _report(found: Calibration, document: Document, recording: Recording) -> Rep
         "condition of the pose set": f"{found.fit.condition:.1f} (18 poses: 6)",
         "temperature": f"{found.mean_temperature_c:.1f} C" if math.isfinite(found.mean_temperature_c) else "",
     }
-    report = Report(f"Calibration of {sensor.device or sensor.part or recording.source}", found.passed, facts)
+    report = Report(f"Calibration of {sensor.device or sensor.part or Path(recording.source).name}", found.passed, facts)
     head = ("", "value", "95 % interval", "from nominal")
     report.section("Nine intrinsic numbers", table(head, intrinsic_rows(document)))
     report.gates(found.gates)
@@ -107,7 +107,7 @@ def _report(found: Calibration, document: Document, recording: Recording) -> Rep
     report.section("Where the poses were", plots.sphere_plot(found.directions))
     kept = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in found.rests.kept]
     refused = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in found.rests.rejected]
-    report.section("Recording", plots.rest_plot(recording.time_s, recording.values_g, kept, refused))
+    report.section("Recording", plots.rest_plot(recording.time_s, found.fit.model.apply(recording.counts), kept, refused))
     return report
 
 
@@ -201,11 +201,12 @@ def _refused(output: Output, refusal: Refused, recording: Recording, page: Path)
     report = Report("Calibration refused", False, facts)
     report.text("Why", list(refusal.reasons))
     rests = procedure.find_rests(recording)
+    middle = recording.values_g - (recording.values_g.max(axis=0) + recording.values_g.min(axis=0)) / 2
     kept = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in rests.kept]
     refused = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in rests.rejected]
     if kept:
         report.section("Where the poses were (nominal)", plots.sphere_plot(rests.means - rests.means.mean(axis=0)))
-    report.section("Recording", plots.rest_plot(recording.time_s, recording.values_g, kept, refused))
+    report.section("Recording", plots.rest_plot(recording.time_s, middle, kept, refused))
     for reason in refusal.reasons:
         output.say(f"refused: {reason}", "red")
     output.finish(False, {"reasons": list(refusal.reasons), "poses": len(kept)}, report, page)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when first used: `triax --help` needs none
 
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.model import INTRINSIC_NAMES, Array
@@ -54,13 +54,13 @@ def difference(first: Array, first_cov: Array, first_dof: int, second: Array, se
     sigmas = change / sd
     statistic = float(sigmas @ np.linalg.solve(correlation, sigmas) / PARAMETERS)
     freedom = first_dof + second_dof
-    limit = float(stats.f.ppf(LEVEL, PARAMETERS, freedom))
+    limit = float(scipy.stats.f.ppf(LEVEL, PARAMETERS, freedom))
     return Difference(
         change=change,
         sigmas=sigmas,
         statistic=statistic,
         limit=limit,
-        probability=float(stats.f.sf(statistic, PARAMETERS, freedom)),
+        probability=float(scipy.stats.f.sf(statistic, PARAMETERS, freedom)),
         changed=statistic > limit,
         worst=INTRINSIC_NAMES[int(np.argmax(np.abs(sigmas)))],
     )

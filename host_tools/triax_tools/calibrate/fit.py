@@ -8,7 +8,7 @@ n - 9 degrees of freedom.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts load when first used: `triax --help` needs none
 
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.gravity import Gravity
@@ -63,7 +63,7 @@ class Fit:
 
     def interval(self, level: float = 0.95) -> Array:
         """Half width of each intrinsic number's interval: Student's t with `dof` degrees of freedom."""
-        return np.asarray(stats.t.ppf(0.5 + level / 2, self.dof) * self.standard_error)
+        return np.asarray(scipy.stats.t.ppf(0.5 + level / 2, self.dof) * self.standard_error)
 
 
 def _ellipsoid(points: Array) -> Array:
@@ -112,7 +112,7 @@ def _solve(points: Array, free: Array, start: Array) -> Array:
         theta[free] = part
         return _magnitude(theta, points)[1][:, free]
 
-    found = optimize.least_squares(residual, start[free], jac=jacobian, method="lm", xtol=1e-14, ftol=1e-14, gtol=1e-14)
+    found = scipy.optimize.least_squares(residual, start[free], jac=jacobian, method="lm", xtol=1e-14, ftol=1e-14, gtol=1e-14)
     theta = start.copy()
     theta[free] = found.x
     return theta

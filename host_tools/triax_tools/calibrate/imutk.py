@@ -8,7 +8,7 @@ rests).
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize
+import scipy  # its parts load when first used: `triax --help` needs none
 
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.model import STANDARD_G, Array, Model
@@ -62,7 +62,9 @@ def _solve(samples: Array, g: float) -> tuple[float, Array]:
         theta = theta_of(part)
         return np.asarray(g - np.linalg.norm((samples - theta[6:]) @ _matrix(theta).T, axis=1))
 
-    found = optimize.least_squares(residual, np.r_[np.zeros(3), np.ones(3), np.zeros(3)], method="lm", x_scale="jac", xtol=1e-13)
+    found = scipy.optimize.least_squares(
+        residual, np.r_[np.zeros(3), np.ones(3), np.zeros(3)], method="lm", x_scale="jac", xtol=1e-13
+    )
     return float(found.cost), theta_of(found.x)
 
 

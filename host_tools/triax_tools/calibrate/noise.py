@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import linalg, optimize, signal, stats
+import scipy  # its parts load when first used: `triax --help` needs none
 
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.model import Array
@@ -82,11 +82,11 @@ def psd(values_g: Array, rate_hz: float, bin_hz: float = 1.0) -> Psd:
             f"{len(values_g)} values at {rate_hz:g} Hz have no bins of {bin_hz:g} Hz: record at least {8 / bin_hz:.0f} s, "
             "or choose wider bins."
         )
-    window = signal.get_window("hann", length, fftbins=True)
+    window = scipy.signal.get_window("hann", length, fftbins=True)
 
     def welch(axis: Array) -> tuple[Array, Array]:
         # Every argument is given: the defaults of `detrend` and of the window's name have changed between versions.
-        found = signal.welch(
+        found = scipy.signal.welch(
             axis,
             fs=rate_hz,
             window=window,
@@ -112,7 +112,7 @@ def band_density(spectrum: Psd, low_hz: float, high_hz: float) -> Array:
     if not chosen.any():
         raise Refused(f"No bin between {low_hz:g} and {high_hz:g} Hz: the record reaches {spectrum.frequency_hz[-1]:g} Hz.")
     freedom = 2 * spectrum.averages * 0.95  # 50 % overlap of a Hann window costs a twentieth
-    return np.asarray(np.sqrt(np.median(spectrum.density[chosen], axis=0) * freedom / stats.chi2.median(freedom)))
+    return np.asarray(np.sqrt(np.median(spectrum.density[chosen], axis=0) * freedom / scipy.stats.chi2.median(freedom)))
 
 
 def octaves(count: int, per_octave: int = _PER_OCTAVE, longest: float = _LONGEST) -> Array:
@@ -185,11 +185,11 @@ def fit_noise(measured: Allan, axis: int) -> NoiseFit:
     squares = np.zeros(3)
     errors = np.zeros((3, 3))
     for _ in range(3):
-        root = linalg.cholesky(covariance + np.eye(len(tau)) * 1e-9 * np.trace(covariance) / len(tau) * 1e-6, lower=True)
-        white = linalg.solve_triangular(root, columns, lower=True)
-        target = linalg.solve_triangular(root, variance, lower=True)
+        root = scipy.linalg.cholesky(covariance + np.eye(len(tau)) * 1e-9 * np.trace(covariance) / len(tau) * 1e-6, lower=True)
+        white = scipy.linalg.solve_triangular(root, columns, lower=True)
+        target = scipy.linalg.solve_triangular(root, variance, lower=True)
         scale = np.linalg.norm(white, axis=0)
-        squares = optimize.nnls(white / scale, target)[0] / scale
+        squares = scipy.optimize.nnls(white / scale, target)[0] / scale
         errors = np.linalg.inv((white / scale).T @ (white / scale)) / np.outer(scale, scale)
         power = squares @ bases
         covariance = (transfer * (power**2 * weight)) @ transfer.T * 4 / longest

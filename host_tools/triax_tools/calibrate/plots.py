@@ -4,10 +4,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
 
 from triax_tools.calibrate.clock import Clock
 from triax_tools.calibrate.drift import DeviceDrift, Difference
@@ -43,12 +40,19 @@ _STYLE: Any = {
     "axes.edgecolor": _MUTED,
     "legend.frameon": False,
 }
+_WIDTH = 8.6  # inches: the report's column
 _POINTS = 4000  # of a line in a plot: more than a screen has
 
 
-def _svg(figure: Figure) -> str:
+# matplotlib loads when the first figure is made: `triax --help` needs none.
+
+
+def _svg(figure: Any) -> str:
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
     out = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
+    with rc_context(_STYLE):
         FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
             out, metadata={"Date": None, "Creator": None}
         )
@@ -56,9 +60,12 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _figure(width: float = 7.2, height: float = 3.0, **kw: Any) -> tuple[Figure, Any]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
+def _figure(height: float = 3.0, **kw: Any) -> tuple[Any, Any]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         return figure, figure.subplots(**kw)
 
 
@@ -79,13 +86,11 @@ def residual_plot(names: Sequence[str], fitted_g: Array, left_out_g: Array, six_
 
 def sphere_plot(directions: Array) -> str:
     """Where the rests were on the sphere, from two sides, with the 18 cells."""
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, 3.6), layout="constrained")
-        absent = set(missing(directions))
-        for k, (azimuth, title) in enumerate(((35, "from +X +Y +Z"), (215, "from -X -Y -Z"))):
-            axes: Any = figure.add_subplot(1, 2, k + 1, projection="3d")
-            _half_sphere(axes, directions, absent, azimuth, 25 if k == 0 else -25)
-            axes.set_title(title, fontsize=9)
+    figure, both = _figure(4.2, ncols=2, subplot_kw={"projection": "3d"})
+    absent = set(missing(directions))
+    for axes, azimuth, elevation, title in zip(both, (35, 215), (25, -25), ("from +X +Y +Z", "from -X -Y -Z"), strict=True):
+        _half_sphere(axes, directions, absent, azimuth, elevation)
+        axes.set_title(title, fontsize=9)
     return _svg(figure)
 
 
@@ -108,7 +113,7 @@ def _half_sphere(axes: Any, directions: Array, absent: set[int], azimuth: float,
 
 
 def rest_plot(time_s: Array, values_g: Array, rests: Sequence[tuple[float, float]], rejected: Sequence[tuple[float, float]]) -> str:
-    """The three axes in nominal g, the rests that were used and those that were not."""
+    """The three axes in g (less their middle, where there is no calibration), rests that were used and those that were not."""
     figure, axes = _figure(height=2.4)
     step = max(1, len(time_s) // _POINTS)
     for k, colour in enumerate(_AXIS):
@@ -118,8 +123,8 @@ def rest_plot(time_s: Array, values_g: Array, rests: Sequence[tuple[float, float
     for low, high in rejected:
         axes.axvspan(low, high, color="#c0392b", alpha=0.15, lw=0)
     axes.set_xlabel("s")
-    axes.set_ylabel("nominal g")
-    axes.set_ylim(-1.6, 1.6)
+    axes.set_ylabel("g")
+    axes.set_ylim(-1.5, 1.7)
     axes.legend(ncols=3, loc="upper right", fontsize=8)
     axes.set_title("Recording: rests used (green), refused (red)", loc="left", fontsize=10)
     return _svg(figure)

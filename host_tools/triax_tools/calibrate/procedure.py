@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy  # its parts load when first used: `triax --help` needs none
 
 from triax_tools.calibrate import fit as fitting
 from triax_tools.calibrate import rest
@@ -235,7 +235,7 @@ def check(document: Document, recording: Recording, gravity: Gravity | None = No
     sigma = float(document.content["fit"]["pose_sigma_local_g"])
     expected = np.sqrt(sigma**2 + _prediction_variance(document, rests.means))
     statistic = float(np.mean((residual / expected) ** 2))
-    probability = float(stats.f.sf(statistic, len(residual), document.dof))
+    probability = float(scipy.stats.f.sf(statistic, len(residual), document.dof))
     rms, worst = float(np.sqrt(np.mean(residual**2))), float(np.max(np.abs(residual)))
     note = f"{len(residual)} rests, {len(residual)} degrees of freedom"
     gates = (

@@ -1,6 +1,7 @@
 """One self-contained HTML file per run: verdict, gates, tables, figures. Nothing is loaded from anywhere."""
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,26 +20,26 @@ h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid #e3e8ec;padding-
 .verdict{display:inline-block;padding:.25rem .9rem;border-radius:6px;font-weight:600;color:#fff;margin:.4rem 0}
 .pass{background:#1e8449}.fail{background:#c0392b}.warn{background:#b9770e}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
-th{text-align:left;color:#66788a;font-weight:600}
+th{text-align:left;color:#66788a;font-weight:600;vertical-align:top}
 th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid #eef1f3;vertical-align:top}
-td.n{text-align:right;white-space:nowrap}ul{margin:.3rem 0;padding-left:1.2rem}li{margin:.2rem 0}
-svg{max-width:100%;height:auto;display:block;margin:.5rem 0}.note{color:#66788a;font-size:13px}
+td.n,th.n{text-align:right;white-space:nowrap}ul{margin:.3rem 0;padding-left:1.2rem}li{margin:.2rem 0}
+svg{width:100%;height:auto;display:block;margin:.5rem 0}.note{color:#66788a;font-size:13px}
 footer{color:#8395a7;font-size:12px;margin-top:2rem}
 """
 
 
+_NUMBER = re.compile(r"[+-]{0,2} ?\d|$")  # also "+- 3 ug" and an empty cell
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """An HTML table; cells that begin with a digit or sign stand right."""
-    out = ["<table><tr>", *(f"<th>{html.escape(cell)}</th>" for cell in head), "</tr>"]
+    """An HTML table; columns of numbers stand right."""
+    columns = [all(_NUMBER.match(str(row[k])) for row in rows) for k in range(len(head))]
+    right = [' class="n"' if number and k else "" for k, number in enumerate(columns)]
+    out = ["<table><tr>", *(f"<th{side}>{html.escape(cell)}</th>" for cell, side in zip(head, right, strict=True)), "</tr>"]
     for row in rows:
-        out.append("<tr>")
-        for cell in row:
-            text = str(cell)
-            kind = ' class="n"' if text[:1].isdigit() or (text[:1] in "+-" and text[1:2].isdigit()) else ""
-            out.append(f"<td{kind}>{html.escape(text)}</td>")
-        out.append("</tr>")
-    out.append("</table>")
-    return "".join(out)
+        cells = (f"<td{side}>{html.escape(str(cell))}</td>" for cell, side in zip(row, right, strict=True))
+        out += ["<tr>", *cells, "</tr>"]
+    return "".join([*out, "</table>"])
 
 
 class Report:
@@ -79,7 +80,9 @@ class Report:
     def html(self, now: datetime) -> str:
         """The whole file."""
         verdict = '<span class="verdict pass">PASS</span>' if self.passed else '<span class="verdict fail">FAIL</span>'
-        facts = table(("", ""), [(key, value) for key, value in self.facts.items() if value not in ("", None)])
+        rows = ((key, value) for key, value in self.facts.items() if value not in ("", None))
+        listed = (f"<tr><th>{html.escape(key)}</th><td>{html.escape(str(value))}</td></tr>" for key, value in rows)
+        facts = f"<table>{''.join(listed)}</table>"
         body = "".join(f"<section><h2>{html.escape(title)}</h2>{content}</section>" for title, content in self._sections)
         return (
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

@@ -7,7 +7,7 @@ see R, and what the hand did wrong when it placed the case cannot reach the intr
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+import scipy  # its parts load when first used: `triax --help` needs none
 
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.model import Array
@@ -43,7 +43,7 @@ def case_rotation(ups: Array, faces: Array, names: tuple[str, ...], placement_de
     information = sum((np.eye(3) - np.outer(d, d) for d in wanted), np.zeros((3, 3))) / np.radians(placement_deg) ** 2
     if np.linalg.cond(information) > 1e6:
         raise Refused("The named faces are parallel or opposite: rest the case on one across them too.")
-    turn, _ = Rotation.align_vectors(wanted, unit)
+    turn, _ = scipy.spatial.transform.Rotation.align_vectors(wanted, unit)
     left = np.degrees(np.arccos(np.clip(np.sum(turn.apply(unit) * wanted, axis=1), -1, 1)))
     freedom = 2 * len(ups) - 3
     excess = float(np.sqrt(np.sum(left**2) / freedom)) / placement_deg

@@ -9,7 +9,7 @@ sets at two temperatures or more separate them.
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+import scipy  # its parts load when first used: `triax --help` needs none
 
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.fit import Fit, fit
@@ -129,7 +129,7 @@ def _better(before: float, after: float, added: int, freedom: int) -> bool:
     """F-test: do `added` parameters lower the sum of squares by more than chance would in one of a hundred?"""
     if after <= 0:
         return False
-    return bool((before - after) / added / (after / freedom) > stats.f.ppf(1 - F_LEVEL, added, freedom))
+    return bool((before - after) / added / (after / freedom) > scipy.stats.f.ppf(1 - F_LEVEL, added, freedom))
 
 
 def fit_temperatures(
@@ -159,7 +159,7 @@ def fit_temperatures(
             a = ((points - model.offset - offset) / (1 + gain)) @ model.matrix.T
             return np.asarray(np.linalg.norm(a, axis=1) - 1)
 
-        found = optimize.least_squares(residual, np.r_[start, np.zeros(3 * (p + q))], method="lm", xtol=1e-13, ftol=1e-13)
+        found = scipy.optimize.least_squares(residual, np.r_[start, np.zeros(3 * (p + q))], method="lm", xtol=1e-13, ftol=1e-13)
         return found.x, float(2 * found.cost), found.jac, np.asarray(found.fun)
 
     orders, best = (0, 0), solve(0, 0)
