@@ -5,6 +5,7 @@ import typer
 from triax_tools import deadletter, fleet, frames, stack
 from triax_tools.demo import demo
 from triax_tools.read import export, read
+from triax_tools.verify import verify
 
 __all__ = ["app"]
 
@@ -17,6 +18,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(read)
 app.command()(export)
+app.command()(verify)
 app.add_typer(fleet.app, name="fleet")
 app.add_typer(frames.app, name="frames")
 app.add_typer(stack.app, name="stack")
