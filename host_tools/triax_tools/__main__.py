@@ -8,7 +8,9 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line. Exit codes: 0 done, 1 failed or FAIL, 2 wrong usage or INVALID."""
     try:
-        from triax_tools.cli import app
+        from triax_tools.cli import build
+
+        app = build(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
     except ModuleNotFoundError as error:
         sys.exit(f"triax: {error.name} is not installed; the host tools need `pip install 'triax[tools]'`")
     app()

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from triax_proto import batch, frame
-from triax_tools.cli import app
+from triax_tools.cli import build
 from typer.testing import CliRunner
 
 
@@ -26,7 +26,7 @@ def wire():
 
 
 def run(data, *options):
-    return CliRunner().invoke(app, ["frames", "decode", *options], input=data)
+    return CliRunner().invoke(build("frames"), ["frames", "decode", *options], input=data)
 
 
 def test_one_frame_in_g(wire):
