@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from triax_proto.names import EVENTS, FEATURES, FRAMES
@@ -48,14 +48,15 @@ class StreamStopped(RuntimeError):
     """The stream cannot go on; the message says why and what helps."""
 
 
-class Models:
-    """Where models come from and how windows are scored: see models/serving.py. This one has none."""
+class Models(Protocol):
+    """Where models come from and how windows are scored: models/serving.py."""
 
-    score: Score | None = None
+    @property
+    def score(self) -> Score:
+        """Scores windows by the models at hand."""
 
     def poll(self) -> list[Out]:
         """Look for new models; return events about those that were refused."""
-        return []
 
     def close(self) -> None:
         """Let go of Kafka."""
@@ -78,10 +79,10 @@ class Runner:
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.account = account or Account("stream")
-        self._snapshots, self._models, self._now = snapshots, models or Models(), now
+        self._snapshots, self._models, self._now = snapshots, models, now
         self._commit_s, self._snapshot_s = commit_s, snapshot_s
         self._stopping, self._fresh = False, False
-        self._stream = Stream(score=self._models.score)
+        self._stream = Stream(score=self._models.score if self._models else None)
         self._at: dict[int, int] = {}  # next offset to read, by partition
         self._sent: dict[int, int] = {}  # offset up to which everything has been sent
         self._saved: dict[int, float] = {}
@@ -134,7 +135,8 @@ class Runner:
             if not self._fresh and self._producer is not None:
                 self._save_all()
         finally:
-            self._models.close()
+            if self._models is not None:
+                self._models.close()
             with contextlib.suppress(KafkaException):
                 self._consumer.close()
 
@@ -176,7 +178,7 @@ class Runner:
             return
         committed = self._consumer.committed([TopicPartition(FRAMES, p) for p in parts], timeout=10)
         self._sent = {part.partition: max(part.offset, 0) for part in committed}
-        self._stream = Stream(State(), self._models.score)
+        self._stream = Stream(State(), self._models.score if self._models else None)
         places = []
         for partition in parts:
             data = self._snapshots.load(partition)
@@ -230,7 +232,7 @@ class Runner:
     # -- a round
 
     def _round(self) -> None:
-        refused = self._models.poll()
+        refused = self._models.poll() if self._models is not None else []
         found = self._gather()
         if self._fresh or not (found or refused):
             return
@@ -322,6 +324,16 @@ class Runner:
             self._consumer.poll(min(_WAIT_S, max(0.0, end - self._now())))
 
 
+def _models(settings: Settings) -> Models | None:
+    """Models of triax.models.v1, if what they need is installed."""
+    try:
+        from triax_backend.models.serving import KafkaModels
+    except ImportError as error:
+        log.warning("windows are not scored: %s (pip install triax[batch])", error)
+        return None
+    return KafkaModels(settings)
+
+
 def main() -> int:
     """Run as a process until SIGTERM. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -330,6 +342,7 @@ def main() -> int:
     parser.add_argument("--metrics-port", type=int, help="serve Prometheus metrics and /health here")
     parser.add_argument("--commit-s", type=float, default=COMMIT_S, help="seconds between transactions")
     parser.add_argument("--snapshot-s", type=float, default=SNAPSHOT_S, help="seconds between snapshots of a partition")
+    parser.add_argument("--no-models", dest="models", action="store_false", help="do not score windows")
     parser.add_argument("--state-dir", type=Path, help="keep snapshots in this directory instead of on S3")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
@@ -344,6 +357,7 @@ def main() -> int:
         instance=options.instance,
         commit_s=options.commit_s,
         snapshot_s=options.snapshot_s,
+        models=_models(settings) if options.models else None,
         account=account,
     )
     server = metrics.serve(options.metrics_port, account) if options.metrics_port is not None else None
