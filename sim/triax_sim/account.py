@@ -55,6 +55,7 @@ class Account:
     emitted: Emitted
     hops: dict[str, Hop]
     histograms: dict[str, Histogram]
+    revealed: dict[str, Any] | None = None
 
 
 def _mqtt_hop(emitted: Emitted, measure_from: int) -> Hop:
@@ -70,7 +71,7 @@ def _mqtt_hop(emitted: Emitted, measure_from: int) -> Hop:
 
 def _read_kafka(system: System, emitted: Emitted, made: Generated, reserved: Array, measure_from: int, limit_s: float) -> Hop:
     """Kafka until nothing is missing that can still come."""
-    hop, tail = Hop(emitted, "kafka", measure_from), KafkaTail(system.settings, made.kafka_start)
+    hop, tail = Hop(emitted, "kafka", measure_from, ordered=True), KafkaTail(system.settings, made.kafka_start)
     quiet_s = _QUIET_FAULT_S if made.faults else _QUIET_S
     began = last = time.monotonic()
     wanted = emitted.known & (emitted.fate != FATES["never"])
@@ -183,7 +184,7 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
     found = _read_hops(scenario, system, emitted, made, reserved, say)
     say("judging")
     results = {name: _findings(hop, found, explain, reserved) for name, hop in found.items()}
-    self_test, planted = None, []
+    self_test, planted, revealed = None, [], None
     if made.reveal is not None and "kafka" in found:
         revealed = made.reveal()
         planted = revealed["planted"]
@@ -218,7 +219,7 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
     if redis is not None:
         devices = len(emitted.latest(emitted.known))
         data["hops"]["redis"] = {"devices": devices, "behind": len(redis), "named": redis[:100]}
-    return Account(data, verdict, emitted, found, histograms)
+    return Account(data, verdict, emitted, found, histograms, revealed)
 
 
 def _reserved_devices(scenario: Scenario) -> Array:

@@ -46,6 +46,7 @@ _BLOCK_US = 10_000  # built at once: numpy's cost a call is spread over some hun
 _CHUNK = 64  # frames between two looks at the clock: a recorded write is at most that many writes late
 _CHORES_US = 100_000  # connections to open, silent peers, full spools
 _PUBACK_US = 10_000_000  # design.md 3.4: no PUBACK within 10 s: reconnect and resend
+_NOBODY_US = 6_000_000  # not one device connected in so long: nobody is there
 _TRICKLE = 4  # rounds of one frame a device out of the spools, per block
 
 
@@ -114,7 +115,7 @@ class Fleet:
             self.links.due(now, 256)
             self.listener.hear(*self.links.poll(now, 0.002), self.clock())
             up = int((self.links.state == UP).sum())
-            if up >= int(on.sum()) or now > limit:
+            if up >= int(on.sum()) or now > limit or (not up and now > began + _NOBODY_US):
                 break
             if now - said > 500_000:
                 said = now

@@ -38,6 +38,7 @@ Array = np.ndarray[Any, Any]
 # Consumer groups that have to be at the end before a hop is read.
 GROUPS = {"postgres": "triax-timescale", "lake": "triax-lake", "redis": "triax-redis"}
 _TIMEOUT_S = 10.0
+_LEADER_S = 30.0
 # Modules of triax_backend by the names that scenarios use.
 WORKERS = {"sinks.timescale": "timescale", "sinks.lake": "lake", "sinks.redis": "redis-sink", "stream.runner": "stream"}
 
@@ -99,18 +100,23 @@ def hands_of(stack: Stack, supervisor: Supervisor) -> dict[str, Hand]:
 
 def ends(settings: Settings) -> dict[int, int]:
     """End offset of each partition of triax.frames.v1. Raises KafkaException."""
+    deadline = time.monotonic() + _LEADER_S
+    while True:
+        try:
+            return _ends(settings)
+        except KafkaException:
+            # Partitions have no leader for a moment after the topic was made or a broker came back; a client that has seen that
+            # keeps asking the wrong one, a new client does not.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+
+
+def _ends(settings: Settings) -> dict[int, int]:
     consumer = Consumer({**settings.kafka_config(), "group.id": "triax-run", "enable.auto.commit": False, "log_level": 0})
     try:
-        deadline = time.monotonic() + _TIMEOUT_S
-        while True:
-            try:
-                found = consumer.list_topics(FRAMES, timeout=_TIMEOUT_S).topics[FRAMES].partitions
-                return {n: consumer.get_watermark_offsets(TopicPartition(FRAMES, n), timeout=_TIMEOUT_S)[1] for n in found}
-            except KafkaException:
-                # Partitions have no leader for a moment after the topic was made or a broker came back.
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
+        found = consumer.list_topics(FRAMES, timeout=_TIMEOUT_S).topics[FRAMES].partitions
+        return {n: consumer.get_watermark_offsets(TopicPartition(FRAMES, n), timeout=_TIMEOUT_S)[1] for n in found}
     finally:
         consumer.close()
 

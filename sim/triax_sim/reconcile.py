@@ -108,9 +108,9 @@ class Emitted:
 
 
 class Hop:
-    """What one hop holds of the emitted frames; `add` its rows as they are read, then ask."""
+    """What one hop holds of the emitted frames; `add` its rows as they are read, then ask. `ordered`: it keeps order."""
 
-    def __init__(self, emitted: Emitted, name: str, measure_from_us: int = 0) -> None:
+    def __init__(self, emitted: Emitted, name: str, measure_from_us: int = 0, ordered: bool = False) -> None:
         self.emitted = emitted
         self.name = name
         self.seen = np.zeros(len(emitted.known), np.uint8)
@@ -121,6 +121,7 @@ class Hop:
         self.repeated = 0
         self.last_us = 0
         self._measure_from_us = measure_from_us
+        self._ordered = ordered
         self._repeats: list[Array] = []
         self._altered: list[Array] = []
         self._unproved: list[Array] = []
@@ -176,7 +177,7 @@ class Hop:
             due = self.emitted.due_us[place]
             timed = (at > 0) & (due >= self._measure_from_us)
             self.latency.record((at - due)[timed])
-        if len(rows) and rows["order"].any():
+        if len(rows) and self._ordered:
             self._order(rows, group, place)
 
     def _order(self, rows: Array, group: Array, place: Array) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from confluent_kafka import KafkaException
 from triax_proto.names import device_text
 
+from triax_sim import archive
 from triax_sim.account import Account, Generated, account
 from triax_sim.bulk import device_ids
 from triax_sim.faults import Fault, Timeline
@@ -30,7 +31,7 @@ from triax_sim.population import indices
 from triax_sim.report import Report
 from triax_sim.scenario import Scenario
 
-__all__ = ["Progress", "Run", "generate", "run"]
+__all__ = ["Progress", "Run", "generate", "run", "verify"]
 
 Array = np.ndarray[Any, Any]
 Progress = Callable[[dict[str, Any]], None]
@@ -394,7 +395,23 @@ class Run:
 def generate(scenario: Scenario, system: System, directory: Path, shard: tuple[int, int], start_at_us: int) -> Generated:
     """One shard's load, without reading any hop."""
     one = Run(scenario, system, directory, shard=shard, start_at_us=start_at_us)
-    return one.generate()
+    try:
+        made = one.generate()
+        archive.save(directory, scenario, made, made.reveal() if made.reveal else None)
+        return made
+    finally:
+        one.close()
+
+
+def verify(directories: Sequence[Path], system: System, say: Callable[[str], None] = lambda text: None) -> Report:
+    """The hops once more against the ledgers of a finished run, or of all its shards; the report goes into the first folder.
+
+    Raises BadPlan, and the errors of servers that cannot be read.
+    """
+    scenario, made = archive.merge(directories)
+    report = Report(account(scenario, system, made, say), directories[0])
+    report.write()
+    return report
 
 
 def run(
@@ -412,7 +429,9 @@ def run(
     prepared(one)
     try:
         made = one.generate()
+        archive.save(directory, scenario, made)
         found: Account = account(scenario, system, made, lambda text: one.news("verifying", text))
+        archive.save(directory, scenario, made, found.revealed)
         report = Report(found, directory)
         report.write()
         return report

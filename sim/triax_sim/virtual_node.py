@@ -28,6 +28,7 @@ Entry = list[int]
 
 # Of the time in which a FIFO fills: two polls fit, and the larger the bursts the cheaper.
 _SLICE = 0.45
+_TURN_US = 50_000
 _SLOT_BYTES = 300
 _SPOOL = 2_400  # frames: four minutes
 _WAVE = 10
@@ -188,8 +189,8 @@ class Device:
         return bool(self.samples and capture is not None and int.from_bytes(capture.samples, "little") >= self.samples)
 
     def follow(self, now_us: int) -> None:
-        """Let the world's time pass until UTC `now_us`, the node working in it."""
-        target = now_us - self._start_us
+        """Let the world's time pass until UTC `now_us`, or by 50 ms: one that is behind must not keep the others waiting."""
+        target = min(now_us - self._start_us, self.world.now_us + _TURN_US)
         while self.world.now_us < target and not self.node.stopped:
             self.world.advance(min(self._slice_us, target - self.world.now_us))
             self.node.step()

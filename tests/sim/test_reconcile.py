@@ -34,7 +34,7 @@ def hop_rows(ledger):
 
 
 def read(emitted, rows, chunk=333):
-    hop = Hop(emitted, "kafka")
+    hop = Hop(emitted, "kafka", ordered=True)
     for at in range(0, len(rows), chunk):
         hop.add(rows[at : at + chunk])
     return hop

@@ -63,7 +63,7 @@ def test_the_checker_finds_exactly_what_was_planted(broker, tmp_path, qos):
     assert tamper.left == 0
     assert (result["stray_acks"], result["unsent"]) == (0, 0)
     emitted = Emitted(rows)
-    hop = Hop(emitted, "kafka")
+    hop = Hop(emitted, "kafka", ordered=True)
     found, bad = arrived(broker)
     hop.add(found)
     planted = {kind: {(e["device"], e["sequence"]) for e in tamper.planted if e["kind"] == kind} for kind in KINDS}
