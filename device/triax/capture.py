@@ -178,6 +178,7 @@ class Capture:
         if late > self.worst_gap_us:
             self.worst_gap_us = late
         self._last_poll = now_us
+        self.clock.advance(now_us)
         if self._broken and not self._revive(now_us):
             return 0
         try:
@@ -350,6 +351,7 @@ class Capture:
                 bound = 0
         elif length == 0 and cause == OVERRUN:
             length = 1  # the part says that at least one is gone
+        length = min(length, _LIMIT)  # hours: no count of them fits, and the clock knows
         total = length + self._dropped
         self._flags |= _FLAGS[cause]
         self.gaps += 1

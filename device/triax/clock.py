@@ -134,6 +134,8 @@ class SampleClock:
     def _rebase(self) -> None:
         """Move the origin to the oldest bound, so that all stays small."""
         if self._blocks:
+            if self._upper_u[0] < _REBASE_US >> 1:
+                self._extend()
             ds = self._upper_s[0]
             du = self._upper_u[0]
         else:
@@ -148,6 +150,16 @@ class SampleClock:
         self._u -= du
         self._block_begin -= du
         kernels.add(self._origin, 0, 8, du)
+
+    def _extend(self) -> None:
+        """No sample was seen for minutes: the line is kept as the bounds of a sample that it says is due about now."""
+        ahead = kernels.muldiv(self._u - self._upper_u[0], self._count, self._width) + self._upper_s[0] - self._s
+        self._bounds(ahead)
+        self._upper_s[0] = self._lower_s[0] = self._s + ahead
+        self._upper_u[0] = self._high
+        self._lower_u[0] = self._low
+        self._blocks = 1
+        self._block_begin = self._high
 
     # The line
 
@@ -303,13 +315,14 @@ class SampleClock:
         """
         upper = self.advance(after) + 1
         lower = upper - 1 - ticks_diff(after, before)
-        self._bounds(0)
+        ahead = self._upper_s[self._blocks - 1] - self._s if self._blocks else 0
+        self._bounds(ahead)
         most = upper - self._low
         least = lower - self._high
         most = kernels.muldiv(most, self._count, self._width_low) if most > 0 else 0
         least = kernels.muldiv(least, self._count, self._width_high) if least > 0 else 0
         self.bound = (most - least + 1) >> 1
-        return (most + least) >> 1
+        return ahead + ((most + least) >> 1)
 
     def put_time(self, buf, ahead: int) -> None:
         """Time, its error and the rate into the header of a frame whose first sample is `ahead` of the last observed (< 0)."""

@@ -33,6 +33,9 @@ class StillClock:
     def restart(self):
         pass
 
+    def advance(self, ticks):
+        pass
+
     def observe(self, sets, before, after):
         pass
 
@@ -205,6 +208,25 @@ def test_a_dead_bus_never_raises_and_ends_in_one_gap():
     assert len(rig.gaps) == 1
     assert rig.gaps[0][1] == pytest.approx(16000, rel=0.3)
     assert rig.capture.bus_errors > 1
+
+
+def test_a_bus_that_is_dead_for_longer_than_the_ticks_last():
+    rig = Rig(ppm=4000)
+    rig.clock.set_utc(rig.world.ticks_us(), 1_700_000_000_000_000, 1000)
+    rig.run(5)
+    rig.bus.faults.stuck = 0xFF
+    for _ in range(50):  # 50 minutes: ticks wrap after 17.9
+        rig.world.advance(60_000_000)
+        rig.poll()
+    rig.bus.faults.stuck = None
+    rig.run(1)
+    rig.capture.stop()
+    assert [g[3] for g in rig.gaps] == [causes.BUS]
+    assert rig.gaps[0][1] == pytest.approx(3000 * 16064, rel=1e-3)
+    last = rig.frames[-1]
+    index, us = int(last["first_sample"]), int(last["time_us"]) - 1_700_000_000_000_000
+    assert abs(us - index * 1e6 / 16064) < 20_000 + rig.gaps[0][2] * 62
+    assert abs(us - rig.world.now_us) < 1_000_000
 
 
 def test_a_sensor_reset_is_found_and_configured_anew():
