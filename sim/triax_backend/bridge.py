@@ -43,6 +43,7 @@ _READ_BYTES = 65_536  # at least, so that a message larger than the window's las
 _BACKOFF_S = (0.2, 10.0)
 # Kafka gets this long to report what is in flight at SIGTERM; the supervisor kills after 30 s.
 _DRAIN_S = 20.0
+_LOOK_S = 0.01
 
 
 def backoff_s(attempt: int) -> float:
@@ -129,21 +130,26 @@ class Bridge:
         self._send = bytearray(session.hello())
         try:
             while not self.stopping:
-                more = self._round(link, session)
-                self._up_s = time.monotonic() - start
-                if not more:
-                    self._wait(link)
+                begin = time.monotonic()
+                self._up_s = begin - start
+                if not self._round(link, session):
+                    self._wait(link, session, begin + self.round_s)
             self._drain(link, session)
         finally:
             self._subscribed.set(0)
             link.close()
 
-    def _wait(self, link: Any) -> None:
-        """The rest of a round. Data that is there needs no waking: it is taken with the next round."""
-        if self._send:
-            select.select([], [link], [], self.round_s)
-        else:
-            time.sleep(self.round_s)
+    def _wait(self, link: Any, session: Subscription, until_s: float) -> None:
+        """The rest of a round: what Kafka has is acknowledged at once, what the broker sends is taken with the next round."""
+        while (left_s := until_s - time.monotonic()) > 0 and not self.stopping:
+            if self._out.waits:
+                self._complete(left_s)
+                self._flush(link, session)
+            elif self._send:
+                select.select([], [link], [], left_s)
+                self._flush(link, session)
+            else:
+                time.sleep(left_s)
 
     def _round(self, link: Any, session: Subscription) -> bool:
         """Read, forward, acknowledge. True if there was more to read than the buffer holds."""
@@ -248,7 +254,7 @@ class Bridge:
         self._send += mqtt_wire.disconnect
         while self._send and time.monotonic() < until:
             self._flush(link, session)
-            self._wait(link)
+            time.sleep(_LOOK_S)
 
 
 def main() -> None:

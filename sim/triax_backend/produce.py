@@ -292,6 +292,11 @@ class KafkaOut:
             yield self._batches.popleft()
 
     @property
+    def waits(self) -> bool:
+        """True while a report of Kafka is awaited."""
+        return bool(self._batches)
+
+    @property
     def in_flight(self) -> int:
         """Messages taken and not yet settled."""
         return self.account.in_flight

@@ -12,7 +12,7 @@ import paho.mqtt.client as paho
 import pytest
 from confluent_kafka import Producer
 from triax_backend import mqtt_wire as wire
-from triax_backend.ingest.front import Limits
+from triax_backend.ingest.hold import Limits
 from triax_backend.servers.ports import free_port
 from triax_backend.supervise import Supervisor
 from triax_proto import names

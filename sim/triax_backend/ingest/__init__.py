@@ -4,7 +4,8 @@ It keeps no sessions and fans nothing out, so any number of processes and machin
 any. PUBACK means "in Kafka". Configuration and calibration are answered from a compacted Kafka topic.
 """
 
-from triax_backend.ingest.front import Front, Limits
+from triax_backend.ingest.front import Front
+from triax_backend.ingest.hold import Limits
 from triax_backend.ingest.identity import Identity, IdentityError
 
 __all__ = ["Front", "Identity", "IdentityError", "Limits"]

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from triax_backend.bridge import backoff_s
 from triax_backend.ingest.downlink import Downlink
-from triax_backend.ingest.front import Front, Limits
+from triax_backend.ingest.front import Front
+from triax_backend.ingest.hold import Limits
 from triax_backend.ingest.identity import Identity, IdentityError
 from triax_backend.metrics import Account, serve
 from triax_backend.produce import KafkaOut

@@ -4,50 +4,38 @@ A round reads every socket that has something, once. Almost always that is whole
 into one table and handled by numpy (`gather`); what is anything else goes to its `Connection`, packet by packet. The round's
 messages are one batch (`triax_backend.produce`); when Kafka has it, each client gets its PUBACKs in one write.
 
-The busier it is, the longer a round (50 ms to 200 ms): reading a socket costs the same for one frame as for three.
+The busier it is, the longer a round (50 ms to 250 ms): reading a socket costs the same for one frame as for three.
 """
 
 import logging
 import select
 import socket
 import time
-from dataclasses import dataclass
 
 import numpy as np
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
 from triax_backend import frame_rows, mqtt_wire
 from triax_backend.ingest.clients import LOST, Clients
 from triax_backend.ingest.connection import UP, Connection, Refused
 from triax_backend.ingest.downlink import Downlink
 from triax_backend.ingest.gather import STEP, Acks, Gather
+from triax_backend.ingest.hold import Hold, Limits
 from triax_backend.ingest.identity import Identity, IdentityError
 from triax_backend.metrics import Account
 from triax_backend.produce import Batch, KafkaOut
 
-__all__ = ["Front", "Limits"]
+__all__ = ["Front"]
 
 log = logging.getLogger("triax.ingest")
 
 READ_BYTES = 65_536
 # At the least 50 ms: a round costs 16 records, one a partition, however few its frames are.
-_ROUND_S = (0.05, 0.2)
-_FRAMES_PER_ROUND_S = 250_000  # at 50,000 frames/s a round is 0.2 s
+# At the most 250 ms: a node of three devices with its window of 8 sends 30 frames/s.
+_ROUND_S = (0.05, 0.25)
+_FRAMES_PER_ROUND_S = 100_000  # at 25,000 frames/s a round is 250 ms
 _SWEEP_S = 1.0
 _DRAIN_S = 20.0
-# Read from a client while nothing is taken from it: 100 frames, more than a node has in flight, and then its pings.
-_HELD_BYTES = 32_768
-
-
-@dataclass(frozen=True)
-class Limits:
-    """`messages`: taken and not settled, of all clients (some 300 bytes each), `client_messages`: of one. `partial_bytes`: of
-    unfinished packets, of all clients."""
-
-    clients: int = 20_000
-    messages: int = 300_000
-    client_messages: int = 5_000
-    partial_bytes: int = 256 << 20
 
 
 class Front:
@@ -68,10 +56,8 @@ class Front:
         strict = self.clients.identity.mode != "none"
         self._gathers = {frame_rows.row_size(qos): Gather(qos, strict=strict) for qos in (0, 1)}
         self._batch: Batch | None = None
-        self._held: set[Connection] = set()
-        self._holding = False
+        self.hold = Hold(self.clients, out, self.limits, account)
         self._swept_s = 0.0
-        self._paused = Counter("triax_window_full", "Rounds that took nothing", registry=account.registry)
         self._round_s = Gauge("triax_round_seconds", "Length of a round", registry=account.registry)
 
     # -- for Connection
@@ -99,7 +85,7 @@ class Front:
     @property
     def busy(self) -> bool:
         """True while nothing is taken: a new client would only wait."""
-        return self._holding or self.stopping
+        return self.hold.all or self.stopping
 
     # -- the loop
 
@@ -116,14 +102,23 @@ class Front:
             previous = start
             round_s = min(_ROUND_S[1], max(_ROUND_S[0], rate / _FRAMES_PER_ROUND_S))
             self._round_s.set(round_s)
-            time.sleep(max(0.0, start + round_s - time.monotonic()))
+            self._rest(start + round_s)
         self._drain()
+
+    def _rest(self, until_s: float) -> None:
+        """Until the next round only Kafka's reports are looked at: a client's window must not wait for a round."""
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self.out.waits:
+                self._complete(left_s)
+            else:
+                time.sleep(left_s)
 
     def round(self, now_s: float) -> int:
         """Read, forward, acknowledge once; the number of messages taken."""
         before = self.out.account.totals["in"]
-        self._hold_or_release(now_s)
+        released = self.hold.look()
         odd = self._read(now_s)
+        odd += [(connection, b"") for connection in released]
         for gather in self._gathers.values():
             if gather.chunks:
                 acks, strange = gather.settle(self.out, self._current())
@@ -170,7 +165,7 @@ class Front:
                 gather.chunks.append(data)
                 connection.unacked += gather.qos * len(data) // step
                 if connection.unacked > most:
-                    self._hold(connection)
+                    self.hold.add(connection)
             else:
                 odd.append((connection, data))
         return odd
@@ -181,7 +176,7 @@ class Front:
             return
         try:
             if connection.held:
-                self._keep(connection, data)
+                self.hold.keep(connection, data)
             else:
                 self._cut(connection, connection.rest + data, now_s)
             full = self.clients.count_rest(connection) and self.clients.partial_bytes > self.limits.partial_bytes
@@ -190,7 +185,7 @@ class Front:
             elif full:
                 raise Refused("unfinished packets of all clients take too much memory")
             if connection.unacked > self.limits.client_messages and not connection.held:
-                self._hold(connection)
+                self.hold.add(connection)
         except Refused as refused:
             self.clients.close(connection, str(refused), refused.reply, lost=bool(str(refused)))
         except mqtt_wire.OtherVersion as error:
@@ -281,50 +276,6 @@ class Front:
                     connection.reply(mqtt_wire.write_publish(topic, payload))
                 except Refused as refused:
                     self.clients.close(connection, str(refused), lost=True)
-
-    # -- when Kafka is slow
-
-    def _hold_or_release(self, now_s: float) -> None:
-        in_flight = self.out.in_flight
-        if self._holding and in_flight < self.limits.messages // 2:
-            self._holding = False
-            log.info("taking messages again")
-        elif not self._holding and in_flight >= self.limits.messages:
-            self._holding = True
-            log.warning("%d messages are not in Kafka yet: nothing more is taken until they are", in_flight)
-        if self._holding:
-            self._paused.inc()
-            for connection in self.clients.by_fd.values():
-                if not connection.held and connection.state == UP:
-                    self._hold(connection)
-            return
-        for connection in list(self._held):
-            if self.out.in_flight >= self.limits.messages:
-                break
-            if connection.link is None:
-                self._held.discard(connection)
-            elif connection.unacked <= self.limits.client_messages // 2:
-                self._held.discard(connection)
-                connection.held = False
-                self.clients.listen(connection)
-                self._odd(connection, b"", now_s)
-
-    def _hold(self, connection: Connection) -> None:
-        connection.held, connection.plain = True, False
-        self._held.add(connection)
-
-    def _keep(self, connection: Connection, data: bytes) -> None:
-        """Take nothing, but answer the pings among what it sent. Its socket is left alone when that is too much."""
-        connection.rest += data
-        at = pings = 0
-        while (packet := mqtt_wire.cut(connection.rest, at, connection.limit())) is not None:
-            at += packet.size
-            pings += packet.kind == mqtt_wire.PINGREQ
-        if pings > connection.early_pings:
-            connection.reply(mqtt_wire.pingresp * (pings - connection.early_pings))
-            connection.early_pings = pings
-        if len(connection.rest) >= _HELD_BYTES:
-            self.clients.deafen(connection)
 
     def _drain(self) -> None:
         """SIGTERM: no new clients, nothing more is read; what was taken is delivered and acknowledged."""
