@@ -1,15 +1,17 @@
 """The lake on a real S3 server, with its catalog in a real PostgreSQL."""
 
+import time
 import zlib
 
 import numpy as np
 import pytest
 from triax_backend import deadletter, hops
-from triax_backend.sinks import iceberg
+from triax_backend.frames import unpack
+from triax_backend.sinks import iceberg, lake_rows, lake_upkeep
 from triax_proto import names
 from triax_proto.v1.frame_pb2 import RawFrame
 
-from .build import odd_frame, raw_to_kafka, to_kafka, wire
+from .build import odd_frame, raw_to_kafka, record, to_kafka, wire
 from .sinks import Place, identities
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
@@ -138,3 +140,47 @@ def test_raw_captures_have_a_table_of_their_own(place):
     assert {(c.cause, c.target, c.form) for c in letters} == {("unreadable", names.RAW, "record")}
     assert len(letters) == 2
     assert place.stop(sink) == 0
+
+
+def day_rows(place, day, count):
+    frames = place.frames(count, 1, boot=day, start_us=1_780_000_000_000_000 + day * 86_400_000_000)
+    one = record(wire(frames), received_us=1_780_000_001_000_000 + day * 86_400_000_000)
+    return lake_rows.frames_table(unpack([one]), [one])
+
+
+def test_old_days_go_first_by_age_then_by_budget_and_coverage_stays(place):
+    mine = table(place)
+    for day in range(6):
+        iceberg.append(mine, names.FRAMES, day_rows(place, day, 10), {0: day}, {0: day + 1}, lambda _: None)
+    held = lake_upkeep.sizes(mine)
+    assert list(held) == [f"2026-05-{28 + day}" if day < 4 else f"2026-06-0{day - 3}" for day in range(6)]
+    now_s = 1_780_000_000 + 5 * 86_400
+    assert lake_upkeep.drop_days(mine, keep_days=4, now_s=now_s) == ["2026-05-28"]
+    assert lake_upkeep.drop_days(mine, budget_bytes=3 * max(held.values()), now_s=now_s) == ["2026-05-29", "2026-05-30"]
+    assert lake_upkeep.drop_days(mine, budget_bytes=0, now_s=now_s) == ["2026-05-31", "2026-06-01"], "today stays"
+    mine.refresh()
+    assert set(mine.scan().to_arrow()["boot"].to_pylist()) == {5}
+    assert iceberg.coverage(mine, names.FRAMES) == {0: iceberg.Coverage(0, 6, 6, (), ())}, "what was archived, not what is kept"
+
+
+def test_snapshots_are_forgotten_and_their_files_swept(place):
+    mine = table(place)
+    for at in range(4):
+        iceberg.append(mine, names.FRAMES, day_rows(place, at, 2), {0: at}, {0: at + 1}, lambda _: None)
+    (orphan,) = iceberg.put(mine, day_rows(place, 9, 2))  # a writer died before its commit
+    assert lake_upkeep.sweep(place.settings, mine) == [], "too young: somebody may be about to commit it"
+    later_s = time.time() + 2 * 86_400
+    assert lake_upkeep.sweep(place.settings, mine, now_s=later_s) == [orphan.removeprefix("s3://")]
+    lake_upkeep._SLACK, slack = 0, lake_upkeep._SLACK
+    try:
+        assert lake_upkeep.forget(mine, keep=2) == 2
+    finally:
+        lake_upkeep._SLACK = slack
+    removed = lake_upkeep.sweep(place.settings, mine, now_s=later_s)
+    assert removed
+    assert not [path for path in removed if path.endswith(".parquet")], "the rows are in the current snapshot too"
+    assert len(mine.scan().to_arrow()) == 8
+    assert iceberg.coverage(mine, names.FRAMES) == {0: iceberg.Coverage(0, 4, 2, (), ())}
+    rows = hops.once(place.lake())
+    assert rows["proved"].all()
+    assert len(rows) == 8

@@ -89,7 +89,9 @@ def open_table(where: SqlCatalog, name: str) -> Table:
     with contextlib.suppress(NamespaceAlreadyExistsError):
         where.create_namespace(NAMESPACE)
     try:
-        table = where.create_table(identifier, TABLES[name], properties=_PROPERTIES)
+        # A place that no other catalog's table of this name has, now or after this database was made anew: sweeping must be safe.
+        location = f"{where.properties['warehouse']}/{NAMESPACE}/{name}-{uuid.uuid4().hex[:12]}"
+        table = where.create_table(identifier, TABLES[name], location=location, properties=_PROPERTIES)
         with table.update_spec() as spec:
             spec.add_field("received", DayTransform(), "received_day")
         return where.load_table(identifier)

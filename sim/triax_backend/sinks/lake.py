@@ -7,6 +7,7 @@ S3 and is in no table: `sweep` of lake_upkeep.py removes such files.
 """
 
 import argparse
+import logging
 import sys
 
 import pyarrow as pa
@@ -21,10 +22,12 @@ from triax_backend.deadletter import UNREADABLE, DeadLetter, DeadLetters
 from triax_backend.frames import Bad, Record, unpack
 from triax_backend.metrics import Account
 from triax_backend.settings import Settings
-from triax_backend.sinks import iceberg, lake_rows
+from triax_backend.sinks import iceberg, lake_rows, lake_upkeep
 from triax_backend.sinks.errors import SinkDown
 
 __all__ = ["STAGE", "Lake"]
+
+log = logging.getLogger("triax.lake")
 
 STAGE = "lake"
 FLUSH_S = 5.0  # a commit costs 0.3 s whatever it holds
@@ -73,9 +76,16 @@ class Lake:
         except (SQLAlchemyError, OSError, RESTError) as error:
             raise SinkDown(_explain(error)) from error
         crash.point("after_table_commit")
+        self._forget(topic)
         self.account.settled(out=len(rows))
         for cause, count in dead.items():
             self.account.dead(cause, count)
+
+    def _forget(self, topic: str) -> None:
+        try:
+            lake_upkeep.forget(self._tables[topic])
+        except (SQLAlchemyError, OSError, RESTError) as error:  # the flush is in the table; this can wait
+            log.warning("old snapshots stay for now: %s", _explain(error))
 
     def close(self) -> None:
         """Nothing is held between commits."""
@@ -95,14 +105,27 @@ def _letter(record: Record, bad: Bad) -> DeadLetter:
     return DeadLetter(bad.data, UNREADABLE, STAGE, source, 0, record.topic, form, bad.why, record.key)
 
 
+# What Amazon's client says, in lower case, and what it means for whoever reads our log.
+_MEANS = (
+    (("network_connection", "connect to server", "timeout", "timed out"), "S3 is away"),
+    (("no_such_bucket", "nosuchbucket"), "the lake's bucket is missing: create it, or mend TRIAX_S3"),
+    (("access_denied", "signature", "invalid_access_key", "forbidden"), "S3 does not accept the key of TRIAX_S3"),
+    (
+        ("internal_failure", "no space", "insufficient", "quota", "507", "slow_down", "service_unavailable"),
+        "S3 is there and does not take the write, as when its disk is full: free space there (SeaweedFS wants a restart then)",
+    ),
+)
+
+
 def _explain(error: Exception) -> str:
+    """What happened and what helps, in one line; nothing is lost, the offsets have not moved."""
     text = " ".join(str(error).split())[:400]
     if isinstance(error, SQLAlchemyError):
-        return f"the lake's catalog in PostgreSQL is away ({text})"
-    full = any(word in text.lower() for word in ("no space", "disk full", "insufficient storage", "quota", "507"))
-    if full:
-        return f"the lake's disk is full; free space there, nothing is lost meanwhile ({text})"
-    return f"S3 does not take the write: it is away, its disk is full, or the bucket is missing; nothing is lost meanwhile ({text})"
+        return f"the lake's catalog in PostgreSQL is away; nothing is lost meanwhile ({text})"
+    for words, meaning in _MEANS:
+        if any(word in text.lower() for word in words):
+            return f"{meaning}; nothing is lost meanwhile ({text})"
+    return f"S3 does not take the write; nothing is lost meanwhile ({text})"
 
 
 def main() -> int:
