@@ -124,7 +124,7 @@ def holes(sequence: Array) -> int:
 def lost_against(rate_hz: float, count: Array, arrival_s: Array, rate_error_ppm: float = 0.0) -> Loss:
     """Samples lost in a recording whose count has only what arrived, against the rate that the sensor is known to run at.
 
-    For recordings without a device's own count. The bound holds the rate's error and one block of arrival jitter.
+    For recordings without a device's own count. The bound holds the rate's error and two blocks' arrival jitter: fewer are none.
     """
     span_s = float(arrival_s[-1] - arrival_s[0])
     due = rate_hz * span_s

@@ -87,7 +87,7 @@ def _report(found: Calibration, document: Document, recording: Recording) -> Rep
         "part": f"{sensor.part}, +-{sensor.range_g:g} g, {sensor.scale_g * 1e3:.5g} mg a count" if sensor.part else "",
         "sensor serial": sensor.sensor_serial,
         "firmware": sensor.firmware,
-        "recording": Path(recording.source).name,
+        "recording": recording.name,
         "SHA-256 of the data": recording.data_sha256,
         "created, expires": f"{document.content['created'][:10]}, {document.content['expires'][:10]}",
         "local gravity": f"{found.fit.gravity.m_s2:.5f} m/s2 +- {found.fit.gravity.sd_ppm:g} ppm ({found.fit.gravity.source})",
@@ -97,7 +97,7 @@ def _report(found: Calibration, document: Document, recording: Recording) -> Rep
         "condition of the pose set": f"{found.fit.condition:.1f} (18 poses: 6)",
         "temperature": f"{found.mean_temperature_c:.1f} C" if math.isfinite(found.mean_temperature_c) else "",
     }
-    report = Report(f"Calibration of {sensor.device or sensor.part or Path(recording.source).name}", found.passed, facts)
+    report = Report(f"Calibration of {sensor.device or sensor.part or recording.name}", found.passed, facts)
     head = ("", "value", "95 % interval", "from nominal")
     report.section("Nine intrinsic numbers", table(head, intrinsic_rows(document)))
     report.gates(found.gates)
@@ -197,7 +197,7 @@ def fit(
 
 def _refused(output: Output, refusal: Refused, recording: Recording, page: Path) -> None:
     """No fit: the report says why, and shows the recording."""
-    facts = {"recording": recording.source, "samples": f"{len(recording.counts):,} at {recording.rate_hz:.6g} Hz"}
+    facts = {"recording": recording.name, "samples": f"{len(recording.counts):,} at {recording.rate_hz:.6g} Hz"}
     report = Report("Calibration refused", False, facts)
     report.text("Why", list(refusal.reasons))
     rests = procedure.find_rests(recording)
@@ -313,7 +313,7 @@ def diff(
         output.say(
             "note: the two were made with different local gravity; the sensitivities carry its uncertainty besides.", "yellow"
         )
-    made = Report("Two calibrations compared", not found.changed, {"first": str(first), "second": str(second), "verdict": verdict})
+    made = Report("Two calibrations compared", not found.changed, {"first": first.name, "second": second.name, "verdict": verdict})
     made.section("Changes", plots.diff_plot(found), table(("", "change", "standard errors"), rows))
     facts = {"statistic": found.statistic, "limit": found.limit, "probability": found.probability, "sigmas": found.sigmas.tolist()}
     output.finish(not found.changed, {**facts, "worst": found.worst}, made, report or second.with_suffix(".diff.html"))

@@ -56,7 +56,7 @@ def temp(
     for recording in recordings:
         held.check(recording.identity, now(), allow_expired=True)
     page = report or out.with_suffix(".html")
-    facts = {"base": str(base), "recordings": ", ".join(sources)}
+    facts = {"base": base.name, "recordings": ", ".join(recording.name for recording in recordings)}
     made = Report(f"Temperature terms of {held.identity.device or base.name}", True, facts)
     if len(recordings) == 1:
         ramp = temperatures.fit_ramp(recordings[0].temperature_c, recordings[0].counts, held.identity.scale_g)

@@ -10,7 +10,7 @@ import typer
 
 from triax_tools.calibrate import clock as clocks
 from triax_tools.calibrate import noise as noises
-from triax_tools.calibrate import plots
+from triax_tools.calibrate import plots, rest
 from triax_tools.calibrate import response as responses
 from triax_tools.calibrate.command_fit import Rate, Scale, Seconds, Sensor, Source, Unit
 from triax_tools.calibrate.console import Json, MqttOption, Output, command, hints_of
@@ -25,6 +25,8 @@ from triax_tools.calibrate.source import LIVE, open_recording
 __all__ = ["clock", "noise", "response"]
 
 PageOption = Annotated[Path | None, typer.Option("--report", help="HTML report.")]
+_STATED_PPM = 2000.0  # of a rate that a file states: loggers measure it over a second at their start, 350 ppm off has been seen
+_MOVES = 0.1  # of a recording that is still, the odd second is loud
 _USABLE = 0.8  # of half the rate: above, decimation and the part's own filter bend the density
 
 
@@ -42,10 +44,16 @@ def _longest(recording: Recording) -> Array:
     return recording.values_g[low:high]
 
 
-def _text(found: Coefficient, unit: str) -> str:
+def _text(found: Coefficient) -> str:
     if found.value is None:
-        return f"< {(found.bound or 0) * 1e6:.3g} {unit} (95 %)"
-    return f"{found.value * 1e6:.4g} {unit} ({found.low * 1e6:.4g} to {found.high * 1e6:.4g})"
+        return f"< {(found.bound or 0) * 1e6:.3g}"
+    return f"{found.value * 1e6:.4g} ({found.low * 1e6:.4g}..{found.high * 1e6:.4g})"
+
+
+def _moving(recording: Recording) -> float:
+    """Share of the recording that rest.py does not call still."""
+    spans = rest.find(recording.values_g, recording.rate_hz, starts=recording.starts, lsb_g=recording.identity.scale_g)
+    return 1 - sum(stop - start for start, stop in spans) / len(recording.counts)
 
 
 @command
@@ -73,22 +81,21 @@ def noise(
     measured = noises.allan(values, hz)
     fits = [noises.fit_noise(measured, axis) for axis in range(3)]
     rows = [
-        (
-            "xyz"[k],
-            f"{density[k] * 1e6:.4g} ug/rtHz",
-            f"{density[k] / np.sqrt(2) * 1e6:.4g}",
-            _text(fits[k].n, "ug s^1/2"),
-            _text(fits[k].b, "ug"),
-            _text(fits[k].k, "ug/s^1/2"),
-        )
-        for k in range(3)
+        ("density, one-sided, ug/rtHz", *(f"{d * 1e6:.4g}" for d in density)),
+        ("the same two-sided (/ sqrt 2), ug s^1/2", *(f"{d / np.sqrt(2) * 1e6:.4g}" for d in density)),
+        ("N of Allan, two-sided, ug s^1/2", *(_text(f.n) for f in fits)),
+        ("B (floor / 0.664), ug", *(_text(f.b) for f in fits)),
+        ("K, ug / s^1/2", *(_text(f.k) for f in fits)),
     ]
-    head = ("axis", "density, one-sided", "/ sqrt 2 = N", "N, two-sided, from Allan", "B (floor / 0.664)", "K")
+    head = ("95 % intervals in brackets", "x", "y", "z")
     output.table(f"{len(values):,} values at {hz:.6g} Hz ({len(values) / hz:,.0f} s)", head, rows)
+    moving = _moving(recording)
+    if moving > _MOVES:
+        output.say(f"note: {moving * 100:.0f} % of the recording is not still: this is noise and motion.", "yellow")
     output.say("Data sheets give the one-sided density; Allan's N and kalibr's noise density are two-sided: smaller by sqrt(2).")
     passed = not limit or bool((density * 1e6 <= limit).all())
     facts = {
-        "recording": recording.source,
+        "recording": recording.name,
         "values": f"{len(values):,} at {hz:.6g} Hz",
         "SHA-256 of the data": recording.data_sha256,
     }
@@ -156,11 +163,12 @@ def clock(
         rows.append(("lost frames", f"{missing} of {len(recording.sequence) + missing}"))
         rows.append(("lost samples, as the device counts", f"{recording.lost_samples}"))
     elif loss is not None:
-        rows.append(("lost samples against the stated rate", f"{loss.samples:,} +- {loss.bound:,} ({loss.share * 100:.1f} %)"))
+        told = f"{loss.samples:,} +- {loss.bound:,} ({loss.share * 100:.1f} %)" if loss.samples > loss.bound else "none that shows"
+        rows.append(("lost samples against the stated rate", told))
     output.table(f"{len(count)} blocks over {arrival[-1] - arrival[0]:,.1f} s", ("", ""), rows)
     lossy = missing > 0 or recording.lost_samples > 0 or (loss is not None and loss.samples > loss.bound)
     passed = not (limit_ppm and abs(off) > limit_ppm) and not (lost and lossy)
-    made = Report("Clock", passed, {"recording": recording.source})
+    made = Report("Clock", passed, {"recording": recording.name})
     made.section("Rate", table(("", ""), rows))
     if found is not None:
         made.section("Delays", plots.clock_plot(count, arrival, found))
@@ -180,7 +188,7 @@ def _loss(recording: Recording, stated: float) -> clocks.Loss | None:
     """Losses of a recording without the device's own count, where the file states a rate."""
     if len(recording.sequence) or not stated or len(recording.block_count) < 2:
         return None
-    return clocks.lost_against(stated, recording.block_count, recording.block_arrival_s)
+    return clocks.lost_against(stated, recording.block_count, recording.block_arrival_s, _STATED_PPM)
 
 
 def _tones(path: Path) -> list[tuple[Path, responses.Tone]]:
@@ -242,7 +250,7 @@ def response(
     output.table("line", head, rows)
     line = f"{found.frequency_hz:.6g} Hz +- {found.frequency_sd:.2g} Hz{wander}"
     output.say(f"line at {line}")
-    made = Report("Line", True, {"recording": recording.source, "frequency": line})
+    made = Report("Line", True, {"recording": recording.name, "frequency": line})
     made.section("Amplitude and phase", table(head, rows))
     values = _longest(recording)
     spectrum = noises.psd(values, hz, hz / min(2048, len(values) // 2))
@@ -278,7 +286,7 @@ def _shaker(output: Output, path: Path, hints: Hints, report: Path | None) -> No
     ]
     head = ("tone", "sensor / reference", "phase", "axis", "transverse")
     output.table("frequency response", head, rows)
-    made = Report("Frequency response", True, {"tones": str(path), "true rate": f"{true_rate:,.3f} Hz ({off_ppm:+.1f} ppm)"})
+    made = Report("Frequency response", True, {"tones": path.name, "true rate": f"{true_rate:,.3f} Hz ({off_ppm:+.1f} ppm)"})
     made.section("Response", plots.response_plot(found), table(head, rows))
     facts = {"rate_hz": true_rate, "off_ppm": off_ppm, "tones": [r.__dict__ for r in found]}
     output.finish(True, facts, made, report or path.with_suffix(".response.html"))

@@ -25,6 +25,7 @@ CONDITION_WARN = 50.0  # good pose sets are <= 12 (calibration.md 1.4)
 # repeated ones 4.2; from 8 on, a parameter is told by a handful of near-equal poses and follows whichever of them drifted.
 WEAKNESS_LIMIT = 8.0
 SPAN_LIMIT = 0.5  # g: each axis must have been seen beyond this on both sides, else its gain and offset are one number
+FLAT_LIMIT = 0.3  # of the largest span, before anything is fitted: sensitivities differ by 10 % at most
 _DESIGN_NAMES = ("scale_x", "mis_yz", "mis_zy", "scale_y", "mis_zx", "scale_z", "offset_x", "offset_y", "offset_z")
 
 
@@ -129,15 +130,7 @@ def refusals(means: Array, directions: Array) -> list[str]:
         reasons.append(
             f"{count} poses for {PARAMETERS} parameters: at least {MIN_POSES} are needed before a residual says anything. {hint}"
         )
-    unit = directions / np.linalg.norm(directions, axis=1)[:, None]
-    for axis in range(3):
-        for sign, side in ((1, "+"), (-1, "-")):
-            reach = float(np.max(sign * unit[:, axis]))
-            if reach < SPAN_LIMIT:
-                reasons.append(
-                    f"{side}{'XYZ'[axis]} never pointed up (furthest {max(reach, 0.0):.2f} g): gain and offset of that axis cannot "
-                    f"be told apart. Rest the sensor with {side}{'XYZ'[axis]} up."
-                )
+    reasons += _unseen_sides(directions / np.linalg.norm(directions, axis=1)[:, None], SPAN_LIMIT)
     condition = design_condition(directions)
     if not np.isfinite(condition) and not reasons:
         reasons.append(f"These {count} poses leave at least one parameter free ({distinct} of 18 directions seen). {hint}")
@@ -149,6 +142,20 @@ def refusals(means: Array, directions: Array) -> list[str]:
                 f"The poses are ill-conditioned (condition {condition:.0f}): {_DESIGN_NAMES[worst]} would be uncertain by "
                 f"{weakness[worst]:.1f} times the scatter of a pose, where 18 poses give 1.0. {hint}"
             )
+    return reasons
+
+
+def _unseen_sides(unit: Array, limit: float) -> list[str]:
+    """A sentence for each half axis that no direction reaches."""
+    reasons = []
+    for axis in range(3):
+        for sign, side in ((1, "+"), (-1, "-")):
+            reach = float(np.max(sign * unit[:, axis]))
+            if reach < limit:
+                reasons.append(
+                    f"{side}{'XYZ'[axis]} never pointed up (furthest {max(reach, 0.0):.2f} g): gain and offset of that axis cannot "
+                    f"be told apart. Rest the sensor with {side}{'XYZ'[axis]} up."
+                )
     return reasons
 
 
@@ -176,6 +183,9 @@ def fit(means: Array, gravity: Gravity, *, force: bool = False) -> Fit:
     if len(means) < PARAMETERS:
         reasons = refusals(means, points)
         raise Refused(*reasons)
+    # An axis that hardly moved would let the fit stretch it at will, and the directions with it: seen before, in what was measured.
+    if flat := _unseen_sides(points, FLAT_LIMIT):
+        raise Refused(f"{len(means)} poses were given.", *flat)
     theta = _solve(points, np.ones(PARAMETERS, bool), _ellipsoid(points))
     directions = unpack(theta).apply(points)
     reasons = refusals(means, directions)

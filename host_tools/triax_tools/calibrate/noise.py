@@ -103,6 +103,8 @@ def psd(values_g: Array, rate_hz: float, bin_hz: float = 1.0) -> Psd:
         parts = list(pool.map(welch, np.ascontiguousarray(values_g.T)))
     frequency, density = parts[0][0], np.array([part[1] for part in parts]).T
     density[:MASKED_BINS] = np.nan
+    if length % 2 == 0:
+        density[-1] = np.nan  # half the rate: not doubled in a one-sided density
     return Psd(frequency, density, rate_hz / length, 1 + (len(values_g) - length) // (length - length // 2))
 
 

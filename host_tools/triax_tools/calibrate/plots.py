@@ -172,7 +172,8 @@ def _thinned(x: Array, y: Array) -> tuple[Array, Array]:
     step = max(1, len(x) // _POINTS)
     count = len(x) // step
     tall = y[: count * step].reshape(count, step, -1)
-    return x[: count * step].reshape(count, step)[:, 0], np.nanmax(np.where(np.isnan(tall), -np.inf, tall), axis=1)
+    top = np.max(np.where(np.isnan(tall), -np.inf, tall), axis=1)
+    return x[: count * step].reshape(count, step)[:, 0], np.where(np.isinf(top), np.nan, top)
 
 
 def clock_plot(count: Array, arrival_s: Array, clock: Clock) -> str:

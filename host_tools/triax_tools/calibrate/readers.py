@@ -44,7 +44,8 @@ def read(path: Path, hints: Hints | None = None) -> Recording:
         raise BadInput(f"{path}: there is no such file")
     if path.is_dir():
         return _hsdatalog(path, hints)
-    start = path.open("rb").read(64)
+    with path.open("rb") as file:
+        start = file.read(64)
     if not start:
         raise BadInput(f"{path}: the file is empty")
     if start.startswith(b'{"format": "triax-capture/'):

@@ -76,6 +76,11 @@ class Recording:
         """Values in nominal g (n, 3)."""
         return np.asarray(self.counts * self.identity.scale_g)
 
+    @property
+    def name(self) -> str:
+        """Last part of where it came from, for reports: a path says more about the machine than about the data."""
+        return self.source.rstrip("/").rpartition("/")[2]
+
     def with_identity(self, **changes: object) -> "Recording":
         """The same values with other facts about the sensor."""
         return replace(self, identity=replace(self.identity, **changes))  # type: ignore[arg-type]

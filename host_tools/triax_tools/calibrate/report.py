@@ -28,7 +28,7 @@ footer{color:#8395a7;font-size:12px;margin-top:2rem}
 """
 
 
-_NUMBER = re.compile(r"[+-]{0,2} ?\d|$")  # also "+- 3 ug" and an empty cell
+_NUMBER = re.compile(r"([+-]{1,2}|<)? ?\d|$")  # also "+- 3 ug" and an empty cell
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
