@@ -119,7 +119,8 @@ class Capture:
     ) -> None:
         """Apply a configuration; while running, the frame is closed and the samples missed meanwhile are a gap.
 
-        Raises BadSetting before anything has changed, OSError or NotTaken if the part does not take it.
+        Raises BadSetting before anything has changed, OSError or NotTaken if the part does not take it: what was in force stays in
+        force, and a running capture goes on with it.
         """
         part = self.part
         if decimation == 0:
@@ -127,10 +128,17 @@ class Capture:
         average = Average(decimation, self._values, part.COUNT_BITS)
         part.validate(range_g, odr_hz, lowpass, highpass)
         running = self.running
-        if running:
-            self._interrupt(CONFIG)
-            part.stop()
-        part.configure(range_g, odr_hz, lowpass, highpass)
+        before = part.settings()
+        try:
+            if running:
+                self._interrupt(CONFIG)
+                part.stop()
+            part.configure(range_g, odr_hz, lowpass, highpass)
+        except (OSError, PartError):
+            if before is not None:
+                part.assume(before)
+            self._broken = running
+            raise
         self.clock.configure(odr_hz, part.ODR_TOLERANCE_PPM, part.delay_us, self._unseen)
         self._unseen = 0
         self.average = average
@@ -139,8 +147,7 @@ class Capture:
         self.encoder.configure(version, decimation, part.scale_g)
         self._silence_us = max(_SILENCE_US, int(4e6 * part.FIFO_SETS / odr_hz))
         if running:
-            part.start(self._watermark)
-            self._last_sample = self._ticks_us()
+            self._restart()
 
     def start(self, watermark: int = 0) -> None:
         """Begin to measure; `watermark` in sets for the interrupt pin, 0: half the FIFO. Needs `configure`."""
@@ -154,21 +161,36 @@ class Capture:
 
     def stop(self) -> None:
         """Close the frame and put the part into standby."""
-        self._finish()
+        if self.running:
+            self._interrupt(CONFIG)  # should it start again, what was missed is a gap
         self.running = False
         self.part.stop()
 
     def self_test(self) -> int:
-        """Run the part's self-test: frame closed first, gap SELF_TEST after it. Returns its result."""
+        """Run the part's self-test: frame closed first, gap SELF_TEST after it. Returns its result.
+
+        Raises OSError or NotTaken if the part does not answer; a running capture goes on once it does.
+        """
         running = self.running
+        try:
+            if running:
+                self._interrupt(SELF_TEST)
+                self.part.stop()
+            result = self.part.self_test()
+        except (OSError, PartError):
+            self._broken = running
+            raise
         if running:
-            self._interrupt(SELF_TEST)
-            self.part.stop()
-        result = self.part.self_test()
-        if running:
-            self.part.start(self._watermark)
-            self._last_sample = self._ticks_us()
+            self._restart()
         return result
+
+    def _restart(self) -> None:
+        """After we stopped the part ourselves. If it does not start, the next poll tries to revive it."""
+        try:
+            self.part.start(self._watermark)
+        except (OSError, PartError):
+            self._broken = True
+        self._last_sample = self._ticks_us()
 
     # The loop
 

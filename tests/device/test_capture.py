@@ -56,6 +56,9 @@ class FakePart:
     def validate(self, *settings):
         pass
 
+    def settings(self):
+        return None
+
     def configure(self, range_g, odr_hz, lowpass, highpass):
         self.odr_hz = odr_hz
 
@@ -289,6 +292,38 @@ def test_settings_are_refused_before_anything_changes():
     fresh = Capture(rig.part, rig.clock, lambda: 0, 1, 1, None, None)
     with pytest.raises(BadSetting):
         fresh.start()
+
+
+@pytest.mark.parametrize("broken", ["configure", "self_test"])
+def test_what_the_part_does_not_take_leaves_the_old_in_force(broken):
+    rig = Rig()
+    rig.run(0.3)
+    rig.bus.faults.fail = 1
+    with pytest.raises(OSError, match="5"):
+        rig.capture.configure(2, 15, 32000, decimation=50) if broken == "configure" else rig.capture.self_test()
+    rig.run(0.5)
+    rig.capture.stop()
+    assert len(rig.gaps) == 1
+    assert {(int(f["config"]), int(f["decimation"]), float(f["scale_g"])) for f in rig.frames} == {
+        (1, 160, float(np.float32(0.002)))
+    }
+    assert rig.frames[-1]["rate_hz"] == pytest.approx(16000, rel=1e-4)
+    assert int(rig.frames[-1]["samples"]) > 0
+
+
+def test_stop_and_start_is_a_gap():
+    rig = Rig(ppm=2000)
+    rig.run(0.3)
+    rig.capture.stop()
+    sent = len(rig.sent)
+    rig.world.advance(2_000_000)
+    rig.capture.start()
+    rig.run(0.3)
+    rig.capture.stop()
+    assert len(rig.sent) > sent
+    assert [g[3] for g in rig.gaps] == [causes.CONFIG]
+    assert rig.gaps[0][1] == pytest.approx(2 * 16032, abs=100)
+    assert frame.RATE_SUSPECT not in {int(f["flags"]) for f in rig.frames}
 
 
 def test_self_test_is_a_gap_with_registers_as_before():

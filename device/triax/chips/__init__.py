@@ -33,6 +33,7 @@ Methods
     reset()             soft reset, waits for it, leaves the part in standby. Raises NotTaken
     configure(range_g, odr_hz, lowpass=0, highpass=0)
                         in standby, registers read back. Raises BadSetting, NotTaken
+    settings()          what `configure` was called with last; `assume(settings)`: take that for true, `recover` writes it
     start(watermark)    empty FIFO, stream mode (keep newest), watermark in sets (1 to FIFO_SETS - 1), measuring
     stop()              standby, FIFO off
     level()             poll status and FIFO level in the fewest transactions: sets that wait, 0 to FIFO_SETS

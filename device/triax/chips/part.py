@@ -74,12 +74,17 @@ class Part:
     def configure(self, range_g: int, odr_hz: float, lowpass: int = 0, highpass: int = 0) -> None:
         """See triax.chips. The part must be in standby."""
         self.validate(range_g, odr_hz, lowpass, highpass)
-        self.range_g = range_g
-        self.odr_hz = odr_hz
-        self._lowpass = lowpass
-        self._highpass = highpass
-        self._derive()
+        self.assume((range_g, odr_hz, lowpass, highpass))
         self._write_all()
+
+    def settings(self):
+        """What `configure` was called with last; None before."""
+        return (self.range_g, self.odr_hz, self._lowpass, self._highpass) if self.odr_hz else None
+
+    def assume(self, settings) -> None:
+        """Take legal settings for those in force without a word to the part: `recover` writes them."""
+        self.range_g, self.odr_hz, self._lowpass, self._highpass = settings
+        self._derive()
 
     def start(self, watermark: int) -> None:
         """See triax.chips."""
