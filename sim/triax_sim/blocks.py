@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from triax_sim.flight import LIVE, packet_ids
 from triax_sim.population import NEVER, Population
 
 __all__ = ["Block", "Blocks"]
@@ -55,5 +56,5 @@ class Blocks:
         due = np.concatenate(dues)
         order = np.argsort(due, kind="stable")
         who, number = np.concatenate(whos)[order], np.concatenate(numbers)[order]
-        packets, checksum = self._people.packets(who, number)
+        packets, checksum = self._people.packets(who, number, packet_ids(LIVE, number))
         return Block(who, number, due[order], packets, checksum)

@@ -28,7 +28,7 @@ from triax_proto.names import device_text
 from triax_sim.blocks import Block, Blocks
 from triax_sim.clock import Clock
 from triax_sim.commands import Commands
-from triax_sim.flight import Flight
+from triax_sim.flight import BACK, LIVE, Flight, packet_ids
 from triax_sim.ledger import Writer
 from triax_sim.life import Life
 from triax_sim.links import UP, WAIT, Links
@@ -47,7 +47,8 @@ _CHUNK = 64  # frames between two looks at the clock: a recorded write is at mos
 _CHORES_US = 100_000  # connections to open, silent peers, full spools
 _PUBACK_US = 10_000_000  # design.md 3.4: no PUBACK within 10 s: reconnect and resend
 _NOBODY_US = 6_000_000  # not one device connected in so long: nobody is there
-_TRICKLE = 4  # rounds of one frame a device out of the spools, per block
+_TRICKLE = 4  # rounds of one live frame a device that had to wait for its window, per block
+_REPLAY = 32  # and of backlog: 3,200 frames/s a device at most
 
 
 class Fleet:
@@ -64,16 +65,16 @@ class Fleet:
         context = self._tls if plan.target.ca else None
         self.links = Links(plan.target, people.count, people.connect, people.birth, backoff, plan.seed + plan.process, context)
         self.links.written = self._written
-        self.links.dropped = self._dropped
+        self.links.arrived = self.flight.connected
         self.life = Life(plan, people, self.links)
         self.blocks = Blocks(people)
         self.life.number = lambda who: self.blocks.next[who]
-        self.life.forget = lambda who: self.flight.give_up(who, self.flight.due[who])
-        replay = np.array([c.replay_hz for c in plan.cohorts])[people.cohort]
-        self._drain_hz = replay + 1e6 / people.period_us
-        self._tokens = people.window.astype(np.float64)
+        self.life.forget = self.flight.forget
+        self._replay_hz = np.array([c.replay_hz for c in plan.cohorts])[people.cohort]
+        self._tokens = np.ones(people.count)
         pings = (np.array([c.keepalive_s for c in plan.cohorts])[people.cohort] * 1_000_000).astype(np.int64)
         self.listener = Listener(self.links, self.flight, pings, plan.seed)
+        self.links.dropped = self.listener.forget
         self.commands = Commands() if plan.wait else None
         self._drained_at = self._chores_at = 0
         self._watched = -1
@@ -85,10 +86,6 @@ class Fleet:
         if target.certificates:
             context.load_cert_chain(Path(target.certificates) / f"{device_text(int(self.people.device[device]))}.pem")
         return context
-
-    def _dropped(self, device: int) -> None:
-        self.flight.lost_link(device)
-        self.listener.forget(device)
 
     # -- phases of a run
 
@@ -135,7 +132,7 @@ class Fleet:
 
     def _send(self, start: int, end: int) -> None:
         people, slot = self.people, int(self.plan.slot_ms * 1000)
-        self.flight.due[:] = people.begin(start)
+        self.flight.begin(people.begin(start))
         self.blocks.begin(self.flight.due)
         self.meter.due += int(self.flight.due.sum())
         self.meter.measure_from_us = start + int(self.plan.warmup_s * 1e6)
@@ -177,7 +174,7 @@ class Fleet:
     def _settle(self, until: int) -> None:
         """After the last frame was due: until all is sent and acked, or time is up."""
         second = self.clock() + 1_000_000
-        while not self.stop and (self.flight.low < self.flight.due).any():
+        while not self.stop and self.flight.depth().any():
             now = self.clock()
             if now > until:
                 break
@@ -193,8 +190,8 @@ class Fleet:
         self.meter.done(*self.flight.flush())
         self._line(now)
         flight, links = self.flight, self.links
-        open_frames = int((flight.due - flight.low).sum())
-        flight.give_up(np.arange(self.people.count), flight.due)
+        open_frames = int(flight.depth().sum())
+        flight.forget(np.arange(self.people.count))
         links.end(DISCONNECT, now)
         self.ledger.close()
         self.meter.connecting.record(np.array(links.connect_us, np.int64))
@@ -230,9 +227,9 @@ class Fleet:
             packets = [packets[n] for n in keep.tolist()]
             who, number, due, checksum = who[keep], number[keep], due[keep], checksum[keep]
         if len(who):
-            self._write(who, number, due, packets, checksum, direct=True)
+            self._write(LIVE, who, number, due, packets, checksum, direct=True)
 
-    def _write(self, who: Array, number: Array, due: Array, packets: list[bytes], checksum: Array, direct: bool) -> None:
+    def _write(self, lane: int, who: Array, number: Array, due: Array, packets: list[bytes], checksum: Array, direct: bool) -> None:
         devices = who.tolist()
         sent_us = np.empty(len(who), np.int64)
         whole = np.ones(len(who), bool)
@@ -249,36 +246,44 @@ class Fleet:
                     if count < 0:
                         self.links.close(devices[n], now)
                     elif devices[n] not in self.links.tails:
-                        self.links.hold(devices[n], packet[count:], int(number[n]))
+                        self.links.hold(devices[n], packet[count:], int(number[n]) << 1 | lane)
         if not whole.all():
             who, number, due, checksum, sent_us = who[whole], number[whole], due[whole], checksum[whole], sent_us[whole]
-        self.flight.sent(who, number, checksum, due, sent_us)
+        self.flight.sent(lane, who, number, checksum, sent_us)
         self.meter.wrote(due, sent_us, direct)
 
-    def _written(self, device: int, number: int) -> None:
+    def _written(self, device: int, token: int) -> None:
         """A socket has taken the rest of a frame."""
-        who, numbers = np.array([device]), np.array([number])
+        who, numbers = np.array([device]), np.array([token >> 1])
         due, now = self.people.due_us(who, numbers), np.array([self.clock()])
-        self.flight.sent(who, numbers, self.people.checksums(who, numbers), due, now)
+        self.flight.sent(token & 1, who, numbers, self.people.checksums(who, numbers), now)
         self.meter.wrote(due, now, direct=False)
 
     def _drain(self, now: int) -> None:
-        """Send from the spools, oldest first, at each device's replay rate."""
+        """Send what waits: live frames as soon as there is room, backlog at each device's replay rate."""
         passed_s = min(now - self._drained_at, _CHORES_US) / 1e6
         self._drained_at = now
-        who = self.flight.waiting(self.links.ready)
-        if not who.size:
-            return
-        self._tokens[who] = np.minimum(self._tokens[who] + self._drain_hz[who] * passed_s, self.people.window[who] + 1.0)
         for _ in range(_TRICKLE):
-            who = who[self._tokens[who] >= 1]
-            if not who.size:
-                return
-            self._tokens[who] -= 1
-            number = self.flight.send[who]
-            packets, checksum = self.people.packets(who, number, number < self.flight.top[who])
-            self._write(who, number, self.people.due_us(who, number), packets, checksum, direct=False)
-            who = self.flight.waiting(self.links.ready)
+            if not self._trickle(LIVE, self.flight.waiting(LIVE, self.links.ready)):
+                break
+        back = self.flight.waiting(BACK, self.links.ready)
+        if not back.size:
+            return
+        self._tokens[back] = np.minimum(self._tokens[back] + self._replay_hz[back] * passed_s, self.people.window[back])
+        for _ in range(_REPLAY):
+            back = back[self._tokens[back] >= 1]
+            self._tokens[back] -= 1
+            if not self._trickle(BACK, back):
+                break
+            back = self.flight.waiting(BACK, self.links.ready)
+
+    def _trickle(self, lane: int, who: Array) -> int:
+        """One frame of a lane for each of these devices."""
+        if who.size:
+            number = self.flight.send[lane, who]
+            packets, checksum = self.people.packets(who, number, packet_ids(lane, number))
+            self._write(lane, who, number, self.people.due_us(who, number), packets, checksum, direct=False)
+        return len(who)
 
     # -- housekeeping
 
@@ -295,7 +300,7 @@ class Fleet:
 
     def _line(self, now: int) -> None:
         self.clock.tie()
-        line = self.meter.second(now, int((self.links.state == UP).sum()), int((self.flight.due - self.flight.low).sum()))
+        line = self.meter.second(now, int((self.links.state == UP).sum()), int(self.flight.depth().sum()))
         ages = np.where(self.flight.last_us > 0, np.clip((now - self.flight.last_us) // 100_000, 0, 254), 255).astype(np.uint8)
         line["ages"] = base64.b64encode(ages.tobytes()).decode()
         if self._watched >= 0:

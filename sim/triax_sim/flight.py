@@ -1,9 +1,12 @@
-"""Where each device's frames are: spooled, in flight, done. Three numbers a device and a ring of what is in flight.
+"""Where each device's frames are: spooled, in flight, done; as the node's spool has it (triax.spool), for thousands at once.
 
-    low <= send <= due:  below `low` all is done; [low, send) is in flight; [send, due) waits in the spool
+Two lanes a device, each a range of frame numbers:
 
-QoS 0 has nothing in flight: a frame is done when its last byte was taken by the socket. QoS 1: with its PUBACK. A lost
-connection puts `send` back to `low`, so what was in flight goes out again, first and in order.
+    live    low <= send <= end     frames made since this connection stands, sent at once
+    back    low <= send <= end     what was there before it, sent beside them at the replay rate, oldest first
+
+Below `low` all is done, [low, send) is in flight, [send, end) waits. A new connection makes everything that is not done backlog; if
+that has holes, further ranges queue in `_more`. QoS 0 has nothing in flight: a frame is done when the socket took its last byte.
 """
 
 from typing import Any
@@ -13,89 +16,135 @@ import numpy as np
 from triax_sim.ledger import Writer
 from triax_sim.population import Population
 
-__all__ = ["Flight"]
+__all__ = ["BACK", "LIVE", "Flight", "lane_of", "packet_ids"]
 
 Array = np.ndarray[Any, Any]
 
+LIVE, BACK = 0, 1
 _RING = 64  # more than the largest window (plan.check_cohort)
+_IDS = 0x4000  # MQTT packet ids of a lane: 1 to 16,384 live, the next 16,384 back
+
+
+def packet_ids(lane: int, number: Array) -> Array:
+    """MQTT packet id of a frame, from which lane and number follow while it is in flight."""
+    return (number & (_IDS - 1)) + 1 + lane * _IDS
+
+
+def lane_of(packet_id: Array) -> Array:
+    """Lane of a packet id."""
+    return (packet_id > _IDS).astype(np.int64)
 
 
 class Flight:
     """Frames of all devices of a population; every finished frame becomes a record of `ledger`."""
 
     def __init__(self, people: Population, ledger: Writer) -> None:
-        self.people = people
-        self.ledger = ledger
+        self.people, self.ledger = people, ledger
         count = people.count
-        self.due = np.zeros(count, np.int64)
-        self.send = np.zeros(count, np.int64)
-        self.low = np.zeros(count, np.int64)
-        self.top = np.zeros(count, np.int64)  # below it, each frame has been on the wire once
+        self.low, self.send, self.end = (np.zeros((2, count), np.int64) for _ in range(3))
+        self.due = self.end[LIVE]  # frames made so far
+        self.flying = np.zeros(count, np.int64)  # QoS 1: in flight, both lanes
         self.last_us = np.zeros(count, np.int64)  # of the last frame written
-        self.progress_us = np.zeros(count, np.int64)  # QoS 1: when the oldest in flight was sent, or the one before it acked
-        # Frames that are done and not yet in the ledger: device, number, checksum, due (None: to be computed), sent, acked.
-        self._done: list[tuple[Array, Array, Array, Array | None, Array, Array]] = []
+        self._progress_us = np.zeros(count, np.int64)  # when something last moved in the window
+        self._more: dict[int, list[tuple[int, int]]] = {}
+        self._more_frames = np.zeros(count, np.int64)
+        self._before: dict[tuple[int, int], int] = {}  # (device, number) that was in flight on a connection that ended: sent
+        # Frames that are done and not yet in the ledger: device, number, checksum, sent, acked.
+        self._done: list[tuple[Array, Array, Array, Array, Array]] = []
         self.stray = self.resent = self.dropped = 0
         self._acked_qos = people.qos == 1
-        self._any_acked = bool(self._acked_qos.any())
         self._all_acked = bool(self._acked_qos.all())
-        self._sent_us = np.zeros((count, _RING), np.int64)
-        self._checksum = np.zeros((count, _RING), np.uint32)
-        self._acked = np.zeros((count, _RING), bool)
+        self._sent_us = np.zeros((2, count, _RING), np.int64)
+        self._checksum = np.zeros((2, count, _RING), np.uint32)
+        self._acked = np.zeros((2, count, _RING), bool)
+
+    def begin(self, made: Array) -> None:
+        """Frames below `made` are in the spools from before the start."""
+        self.end[:] = made
+        self.low[LIVE] = self.send[LIVE] = made
+
+    # -- out
 
     def can_send(self, who: Array, number: Array) -> Array:
-        """True where frame `number` is the next one of its device and its window has room."""
-        return np.asarray((self.send[who] == number) & (number - self.low[who] < self.people.window[who]))
+        """True where live frame `number` is the next one of its device and the window has room."""
+        return np.asarray((self.send[LIVE, who] == number) & (self.flying[who] < self.people.window[who]))
 
-    def waiting(self, ready: Array) -> Array:
-        """Devices that are ready, have something in the spool and room in the window."""
-        return np.flatnonzero(ready & (self.send < self.due) & (self.send - self.low < self.people.window))
+    def waiting(self, lane: int, ready: Array) -> Array:
+        """Devices that are ready, have something waiting in this lane and room in the window."""
+        return np.flatnonzero(ready & (self.send[lane] < self.end[lane]) & (self.flying < self.people.window))
 
-    def sent(self, who: Array, number: Array, checksum: Array, due_us: Array, sent_us: Array) -> None:
+    def sent(self, lane: int, who: Array, number: Array, checksum: Array, sent_us: Array) -> None:
         """Frames whose last byte the socket took, one a device."""
-        self.send[who] = number + 1
+        self.send[lane, who] = number + 1
         self.last_us[who] = sent_us
-        if self._any_acked:
-            of = slice(None) if self._all_acked else self._acked_qos[who]
-            self._fly(who[of], number[of], checksum[of], sent_us[of])
-            if self._all_acked:
-                return
-            of = ~self._acked_qos[who]
-            who, number, checksum, due_us, sent_us = who[of], number[of], checksum[of], due_us[of], sent_us[of]
-        self.low[who] = number + 1
-        self._done.append((who, number, checksum, due_us, sent_us, np.zeros(len(who), np.int64)))
+        if self._all_acked:
+            self._fly(lane, who, number, checksum, sent_us)
+            return
+        of = self._acked_qos[who]
+        if of.any():
+            self._fly(lane, who[of], number[of], checksum[of], sent_us[of])
+            who, number, checksum, sent_us = who[~of], number[~of], checksum[~of], sent_us[~of]
+        self.low[lane, who] = number + 1
+        self._done.append((who, number, checksum, sent_us, np.zeros(len(who), np.int64)))
+        if self._more and lane == BACK:
+            self._next_ranges(who)
 
-    def _fly(self, who: Array, number: Array, checksum: Array, sent_us: Array) -> None:
-        first = number == self.low[who]
-        self.progress_us[who[first]] = sent_us[first]
-        new = number >= self.top[who]
-        if not new.all():
-            self.resent += int((~new).sum())
-            who, number, checksum, sent_us = who[new], number[new], checksum[new], sent_us[new]
+    def _fly(self, lane: int, who: Array, number: Array, checksum: Array, sent_us: Array) -> None:
+        idle = self.flying[who] == 0
+        self._progress_us[who[idle]] = sent_us[idle]
+        self.flying[who] += 1
+        if self._before and lane == BACK:
+            sent_us = self._first_sent(who, number, sent_us)
         place = number & (_RING - 1)
-        self._sent_us[who, place] = sent_us
-        self._checksum[who, place] = checksum
-        self.top[who] = number + 1
+        self._sent_us[lane, who, place] = sent_us
+        self._checksum[lane, who, place] = checksum
+
+    def _first_sent(self, who: Array, number: Array, sent_us: Array) -> Array:
+        """The time at which frames that go out again went out first."""
+        sent_us = sent_us.copy()
+        for n, key in enumerate(zip(who.tolist(), number.tolist(), strict=True)):
+            if key in self._before:
+                sent_us[n] = self._before.pop(key)
+                self.resent += 1
+        return sent_us
+
+    # -- done
 
     def acks(self, who: Array, packet_id: Array, now: int) -> None:
         """PUBACKs in order of arrival."""
-        low = self.low[who]
-        number = low + ((packet_id - 1 - low) & 0x7FFF)
+        lane = lane_of(packet_id)
+        low = self.low[lane, who]
+        number = low + ((packet_id - 1 - low) & (_IDS - 1))
         place = number & (_RING - 1)
-        good = (number < self.send[who]) & ~self._acked[who, place]
+        good = (number < self.send[lane, who]) & ~self._acked[lane, who, place]
         if not good.all():
             self.stray += int((~good).sum())
-            who, number, place = who[good], number[good], place[good]
-        self._acked[who, place] = True
-        sent_us, checksum = self._sent_us[who, place], self._checksum[who, place]
-        self._done.append((who, number, checksum, None, sent_us, np.full(len(who), now)))
-        self.progress_us[who] = now
+            lane, who, number, place = lane[good], who[good], number[good], place[good]
+        self._acked[lane, who, place] = True
+        np.subtract.at(self.flying, who, 1)
+        self._progress_us[who] = now
+        at = (lane, who, place)
+        self._done.append((who, number, self._checksum[at], self._sent_us[at], np.full(len(who), now)))
         while who.size:  # as often as frames of one device were acked at once: once, as a rule
-            place = self.low[who] & (_RING - 1)
-            done = self._acked[who, place] & (self.low[who] < self.send[who])
-            who, place = who[done], place[done]
-            self._acked[who, place] = False
-            self.low[who] += 1
+            place = self.low[lane, who] & (_RING - 1)
+            done = self._acked[lane, who, place] & (self.low[lane, who] < self.send[lane, who])
+            lane, who, place = lane[done], who[done], place[done]
+            self._acked[lane, who, place] = False
+            self.low[lane, who] += 1
+            if self._more:
+                self._next_ranges(who[lane == BACK])
+
+    def _next_ranges(self, who: Array) -> None:
+        """Devices that are through with a range of backlog go on to the next."""
+        for device in who[self.low[BACK, who] == self.end[BACK, who]].tolist():
+            ranges = self._more.get(device)
+            if ranges:
+                first, end = ranges.pop(0)
+                self.low[BACK, device] = self.send[BACK, device] = first
+                self.end[BACK, device] = end
+                self._more_frames[device] -= end - first
+                if not ranges:
+                    del self._more[device]
 
     def flush(self) -> tuple[Array, Array, Array]:
         """Write the records of all frames that are done since the last flush; their (due, sent, acked) in UTC us.
@@ -106,57 +155,96 @@ class Flight:
             none = np.empty(0, np.int64)
             return none, none, none
         items, self._done = self._done, []
-        who, number, checksum = (np.concatenate([item[n] for item in items]) for n in (0, 1, 2))
-        sent, acked = (np.concatenate([item[n] for item in items]) for n in (4, 5))
-        if any(item[3] is None for item in items):
-            due = self.people.due_us(who, number)
-        else:
-            due = np.concatenate([item[3] for item in items])
+        who, number, checksum, sent, acked = (np.concatenate([item[n] for item in items]) for n in range(5))
+        return self._record(who, number, checksum, sent, acked)
+
+    def _record(self, who: Array, number: Array, checksum: Array, sent: Array, acked: Array) -> tuple[Array, Array, Array]:
+        due = self.people.due_us(who, number)
         boot, sequence = self.people.identity(who, number)
         self.ledger.add(self.people.device[who], boot, sequence, checksum, self.people.qos[who], due, sent, acked)
         return due, sent, acked
 
-    def lost_link(self, device: int) -> None:
-        """What was in flight has to go again."""
-        self.send[device] = self.low[device]
+    # -- connections and full spools
+
+    def connected(self, device: int) -> None:
+        """A new connection: all that is not done is backlog."""
+        ranges: list[tuple[int, int]] = []
+        for lane in (BACK, LIVE):
+            low, send = int(self.low[lane, device]), int(self.send[lane, device])
+            for number in range(low, send):
+                self._before.setdefault((device, number), int(self._sent_us[lane, device, number & (_RING - 1)]))
+            ranges.append((low, int(self.end[lane, device])))
+            if lane == BACK:
+                ranges += self._more.pop(device, [])
+        merged: list[tuple[int, int]] = []
+        for first, end in ranges:
+            if first < end and merged and merged[-1][1] == first:
+                merged[-1] = (merged[-1][0], end)
+            elif first < end:
+                merged.append((first, end))
+        self._acked[:, device] = False
+        self.flying[device] = 0
+        made = int(self.due[device])
+        self.low[LIVE, device] = self.send[LIVE, device] = made
+        first, end = merged[0] if merged else (made, made)
+        self.low[BACK, device] = self.send[BACK, device] = first
+        self.end[BACK, device] = end
+        if len(merged) > 1:
+            self._more[device] = merged[1:]
+        self._more_frames[device] = sum(b - a for a, b in merged[1:])
+
+    def depth(self) -> Array:
+        """Frames that each device holds."""
+        return np.asarray((self.end - self.low).sum(axis=0) + self._more_frames)
 
     def overflow(self) -> None:
         """Drop the oldest frames of spools that hold too many: never sent, or (in flight once) unknown."""
-        over = np.flatnonzero(self.due - self.low > self.people.spool)
-        if over.size:
-            self.give_up(over, self.due[over] - self.people.spool[over])
+        excess = self.depth() - self.people.spool
+        while (who := np.flatnonzero(excess > 0)).size:
+            lane_full = self.end[BACK, who] > self.low[BACK, who]
+            for lane in (BACK, LIVE):
+                of = who[lane_full if lane == BACK else ~lane_full]
+                if of.size:
+                    count = np.minimum(excess[of], self.end[lane, of] - self.low[lane, of])
+                    self.give_up(lane, of, self.low[lane, of] + count)
+                    excess[of] -= count
+            self._next_ranges(who)
 
     def stuck(self, now: int, timeout_us: int) -> Array:
-        """Devices whose oldest frame in flight has had no PUBACK for too long."""
-        return np.flatnonzero((self.send > self.low) & (now - self.progress_us > timeout_us))
+        """Devices whose window has not moved for too long."""
+        return np.flatnonzero((self.flying > 0) & (now - self._progress_us > timeout_us))
 
-    def give_up(self, who: Array, upto: Array) -> None:
-        """Record frames below `upto` that are not done, as they are, and let the devices forget them."""
-        counts = np.maximum(upto - self.low[who], 0)
+    def forget(self, who: Array) -> None:
+        """Record all that these devices hold, as it is; they hold nothing any more."""
+        while who.size:
+            for lane in (BACK, LIVE):
+                self.give_up(lane, who, self.end[lane, who])
+            who = who[self._more_frames[who] > 0]
+            self._next_ranges(who)
+
+    def give_up(self, lane: int, who: Array, upto: Array) -> None:
+        """Record frames of a lane below `upto` that are not done, as they are, and let the devices forget them."""
+        low = self.low[lane, who]
+        counts = np.maximum(upto - low, 0)
         every = np.repeat(who, counts)
-        first = np.repeat(self.low[who] - np.cumsum(counts) + counts, counts)
-        number = first + np.arange(len(every))
+        number = np.repeat(low - np.cumsum(counts) + counts, counts) + np.arange(len(every))
         for at in range(0, len(every), 1 << 14):
-            self._give_up(every[at : at + (1 << 14)], number[at : at + (1 << 14)])
-        self.low[who] = np.maximum(self.low[who], upto)
-        self.send[who] = np.maximum(self.send[who], self.low[who])
-        self.top[who] = np.maximum(self.top[who], self.low[who])
+            self._give_up(lane, every[at : at + (1 << 14)], number[at : at + (1 << 14)])
+        self.flying[who] -= np.clip(np.minimum(self.send[lane, who], upto) - low, 0, None) * self._acked_qos[who]
+        self.flying[who] = np.maximum(self.flying[who], 0)
+        self.low[lane, who] = np.maximum(low, upto)
+        self.send[lane, who] = np.maximum(self.send[lane, who], self.low[lane, who])
 
-    def _give_up(self, who: Array, number: Array) -> None:
+    def _give_up(self, lane: int, who: Array, number: Array) -> None:
         place = number & (_RING - 1)
-        once = (number < self.top[who]) & self._acked_qos[who]
-        done = once & self._acked[who, place]  # acked out of order: has its record
-        self._acked[who[done], place[done]] = False
-        who, number, place, once = who[~done], number[~done], place[~done], once[~done]
-        self.dropped += int((~once).sum())
-        boot, sequence = self.people.identity(who, number)
-        self.ledger.add(
-            self.people.device[who],
-            boot,
-            sequence,
-            self.people.checksums(who, number),
-            self.people.qos[who],
-            self.people.due_us(who, number),
-            np.where(once, self._sent_us[who, place], 0),
-            0,
-        )
+        flew = (number < self.send[lane, who]) & self._acked_qos[who]
+        done = flew & self._acked[lane, who, place]  # acked out of order: has its record
+        self._acked[lane, who[done], place[done]] = False
+        who, number, place, flew = who[~done], number[~done], place[~done], flew[~done]
+        sent = np.where(flew, self._sent_us[lane, who, place], 0)
+        if self._before:
+            for n, key in enumerate(zip(who.tolist(), number.tolist(), strict=True)):
+                if key in self._before:
+                    sent[n] = self._before.pop(key)
+        self.dropped += int((sent == 0).sum())
+        self._record(who, number, self.people.checksums(who, number), sent, np.zeros(len(who), np.int64))

@@ -61,6 +61,7 @@ class Links:
         self._epoll = select.epoll()
         self._heard: dict[int, bytes] = {}
         self.written: Callable[[int, int], None] = lambda device, token: None
+        self.arrived: Callable[[int], None] = lambda device: None
         self.dropped: Callable[[int], None] = lambda device: None
 
     # -- opening and closing
@@ -276,6 +277,7 @@ class Links:
         self.ready[device] = True
         self.opened += 1
         self.connect_us.append(now - int(self._since[device]))
+        self.arrived(device)
         birth = self._birth(device)
         if birth:
             self.say(device, birth, now)

@@ -190,21 +190,21 @@ class Population:
                 out[of] = self.frames(kind, who[of], number[of])[1]
         return out
 
-    def packets(self, who: Array, number: Array, again: Array | None = None) -> tuple[list[bytes], Array]:
-        """PUBLISH packets and the frames' checksums; `again`: which carry the DUP flag."""
+    def packets(self, who: Array, number: Array, packet_id: Array) -> tuple[list[bytes], Array]:
+        """PUBLISH packets, with these ids at QoS 1, and the frames' checksums."""
         kinds = np.unique(self.kind[who]) if len(self.kinds) > 1 else np.zeros(1, np.int64)
         if len(kinds) == 1:
-            return self._packets(int(kinds[0]), who, number, again)
+            return self._packets(int(kinds[0]), who, number, packet_id)
         out: list[bytes] = [b""] * len(who)
         checksums = np.empty(len(who), np.uint32)
         for kind in kinds.tolist():
             of = np.flatnonzero(self.kind[who] == kind)
-            some, checksums[of] = self._packets(kind, who[of], number[of], None if again is None else again[of])
+            some, checksums[of] = self._packets(kind, who[of], number[of], packet_id[of])
             for at, data in zip(of.tolist(), some, strict=True):
                 out[at] = data
         return out, checksums
 
-    def _packets(self, kind: int, who: Array, number: Array, again: Array | None) -> tuple[list[bytes], Array]:
+    def _packets(self, kind: int, who: Array, number: Array, packet_id: Array) -> tuple[list[bytes], Array]:
         frames, checksum = self.frames(kind, who, number)
         heads = self.heads[kind]
         qos = self.kinds[kind][0]
@@ -213,9 +213,7 @@ class Population:
         rows = np.empty((len(who), body + frames.shape[1]), np.uint8)
         rows[:, :head] = heads[who]
         if qos:
-            rows[:, head:body] = packet_ids(number).astype(">u2").view(np.uint8).reshape(-1, 2)
-            if again is not None:
-                rows[again, 0] |= 0x08
+            rows[:, head:body] = packet_id.astype(">u2").view(np.uint8).reshape(-1, 2)
         rows[:, body:] = frames
         return rows.view(f"V{rows.shape[1]}").ravel().tolist(), checksum
 
@@ -271,8 +269,3 @@ class Population:
         return packet.publish(f"{topic}/info", info.SerializeToString(), True) + packet.publish(
             f"{topic}/status", status.SerializeToString(), True
         )
-
-
-def packet_ids(number: Array) -> Array:
-    """MQTT packet id of a frame: 1 to 32,768, so that 32 in flight are told apart."""
-    return (number & 0x7FFF) + 1

@@ -101,6 +101,14 @@ class FakeBroker(threading.Thread):
             if not self.mute:
                 link.send(b"\xd0\x00")
 
+    def settled(self):
+        """Wait until nothing more comes: at QoS 0 the sender is done before we are."""
+        deadline, seen = time.monotonic() + 5, -1
+        while len(self.frames) != seen and time.monotonic() < deadline:
+            seen = len(self.frames)
+            time.sleep(0.15)
+        return self
+
     def cut_all(self):
         """Close every connection."""
         self._cut.set()

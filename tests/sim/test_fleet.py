@@ -17,9 +17,10 @@ def plan_for(broker, tmp_path, *cohorts, **options):
     return Plan(target, cohorts, str(tmp_path / "a.ledger"), str(tmp_path / "a.json"), boot=1_800_000_000, **options)
 
 
-def run(plan):
-    """Statistics, ledger rows."""
+def run(plan, broker):
+    """Statistics, ledger rows; the broker has read everything."""
     result = Fleet(plan).run()
+    broker.settled()
     return result, ledgers.read([plan.ledger])
 
 
@@ -38,7 +39,7 @@ def identities(rows):
 
 @pytest.mark.parametrize("qos", [0, 1])
 def test_every_frame_is_sent_once_and_in_the_ledger(broker, tmp_path, qos, capsys):
-    result, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 30, qos=qos), duration_s=1.0))
+    result, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 30, qos=qos), duration_s=1.0), broker)
     assert result["due"] == result["sent"] == len(rows) == len(broker.frames)
     assert result["due"] == pytest.approx(300, abs=30)
     assert result["acked"] == (len(rows) if qos else 0)
@@ -58,7 +59,7 @@ def test_every_frame_is_sent_once_and_in_the_ledger(broker, tmp_path, qos, capsy
 
 
 def test_a_frame_is_due_when_its_last_sample_is_taken(broker, tmp_path):
-    _, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 5, clock_ppm=0.0), duration_s=0.6))
+    _, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 5, clock_ppm=0.0), duration_s=0.6), broker)
     frames = frames_of(broker)
     due = dict(zip(zip(rows["device"].tolist(), rows["sequence"].tolist(), strict=True), rows["due_us"].tolist(), strict=True))
     for frame in frames:
@@ -67,7 +68,7 @@ def test_a_frame_is_due_when_its_last_sample_is_taken(broker, tmp_path):
 
 @pytest.mark.parametrize(("phase", "spread"), [("aligned", 0), ("uniform", 20_000), ("poisson", 20_000)])
 def test_phases(broker, tmp_path, phase, spread):
-    _, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 40, phase=phase, clock_ppm=0.0), duration_s=0.5))
+    _, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 40, phase=phase, clock_ppm=0.0), duration_s=0.5), broker)
     first = rows[rows["sequence"] == 1]["due_us"]
     assert (first.max() - first.min() == 0) if not spread else first.std() > spread
     gaps = np.concatenate([np.diff(np.sort(rows[rows["device"] == d]["due_us"])) for d in np.unique(rows["device"])])
@@ -113,19 +114,23 @@ def test_a_lost_connection_sends_again_what_was_in_flight(broker, tmp_path):
     assert result["acked"] == len(rows) == result["due"]
     arrived = identities(frames_of(broker))
     assert set(arrived) == set(identities(rows))
-    again = [payload for _, payload, _, dup in broker.frames if dup]
-    assert len(again) == result["resent"]
-    assert set(again) <= {payload for _, payload, _, dup in broker.frames if not dup}  # the very same bytes
+    payloads = [payload for _, payload, _, _ in broker.frames]
+    assert len(payloads) - len(set(payloads)) == result["resent"]  # the very same bytes
+    assert not any(dup for _, _, _, dup in broker.frames)  # a new packet on a clean session
 
 
-def test_an_outage_is_spooled_and_caught_up_in_order(broker, tmp_path):
-    event = LifeEvent("outage", at_s=0.3, for_s=0.5, share=0.5)
-    result, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 10, replay_hz=1000), duration_s=1.2, events=(event,)))
+def test_an_outage_is_spooled_and_caught_up_beside_live_frames(broker, tmp_path):
+    event = LifeEvent("outage", at_s=0.3, for_s=0.6, share=0.5)
+    result, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 10, replay_hz=20), duration_s=1.8, events=(event,)), broker)
     assert result["acked"] == result["due"] == len(rows)
     frames = frames_of(broker)
     for device in np.unique(frames["device"]):
-        sequence = frames["sequence"][frames["device"] == device]
-        assert sequence.tolist() == list(range(len(sequence)))
+        sequence = frames["sequence"][frames["device"] == device].tolist()
+        assert sorted(sequence) == list(range(len(sequence)))
+        late = [n for n in sequence if 4 <= n <= 8]  # made while it was off
+        assert late == sorted(late)
+    mixed = [d for d in np.unique(frames["device"]) if (np.diff(frames["sequence"][frames["device"] == d].astype(int)) < 0).any()]
+    assert len(mixed) == 5  # 20 frames/s of backlog do not wait for live ones, nor these for them
     late = rows["sent_us"] - rows["due_us"] > 100_000
     assert len(np.unique(rows["device"][late])) == 5
 
@@ -133,7 +138,7 @@ def test_an_outage_is_spooled_and_caught_up_in_order(broker, tmp_path):
 def test_a_full_spool_drops_the_oldest_and_says_so(broker, tmp_path):
     event = LifeEvent("outage", at_s=0.2, for_s=0.8)
     cohort = Cohort("bulk", 0, 6, spool=3, window=2, replay_hz=1000)
-    result, rows = run(plan_for(broker, tmp_path, cohort, duration_s=1.5, events=(event,)))
+    result, rows = run(plan_for(broker, tmp_path, cohort, duration_s=1.5, events=(event,)), broker)
     assert result["unsent"] == (rows["sent_us"] == 0).sum() > 6
     assert len(rows) == result["due"]
     sent = set(identities(frames_of(broker)))
@@ -142,9 +147,8 @@ def test_a_full_spool_drops_the_oldest_and_says_so(broker, tmp_path):
 
 def test_a_reboot_begins_a_boot_and_a_spool_on_disk_outlives_it(broker, tmp_path):
     event = LifeEvent("reboot", at_s=0.5, for_s=0.2)
-    result, rows = run(
-        plan_for(broker, tmp_path, Cohort("bulk", 0, 4, backlog_s=1.0, replay_hz=500), duration_s=1.2, events=(event,))
-    )
+    cohort = Cohort("bulk", 0, 4, backlog_s=1.0, replay_hz=500)
+    result, rows = run(plan_for(broker, tmp_path, cohort, duration_s=1.2, events=(event,)), broker)
     assert result["acked"] == result["due"] == len(rows)
     assert len(set(identities(rows))) == len(rows)
     assert set(rows["boot"]) == {1_800_000_000, 1_800_000_001}
@@ -158,7 +162,7 @@ def test_a_reboot_begins_a_boot_and_a_spool_on_disk_outlives_it(broker, tmp_path
 
 def test_a_spool_in_memory_does_not_outlive_a_reboot(broker, tmp_path):
     events = (LifeEvent("outage", at_s=0.3, for_s=0.9), LifeEvent("reboot", at_s=0.8, for_s=0.1, spool_kept=False))
-    result, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 4, replay_hz=500), duration_s=1.5, events=events))
+    result, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 4, replay_hz=500), duration_s=1.5, events=events), broker)
     assert result["due"] == len(rows) == len(set(identities(rows)))
     lost = rows[rows["acked_us"] == 0]
     assert set(lost["boot"]) == {1_800_000_000}
@@ -168,7 +172,7 @@ def test_a_spool_in_memory_does_not_outlive_a_reboot(broker, tmp_path):
 
 def test_a_clock_step_moves_labels_and_not_the_schedule(broker, tmp_path):
     event = LifeEvent("clock_step", at_s=0.5, step_s=3.0)
-    _, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 3, clock_ppm=0.0), duration_s=1.0, events=(event,)))
+    _, rows = run(plan_for(broker, tmp_path, Cohort("bulk", 0, 3, clock_ppm=0.0), duration_s=1.0, events=(event,)), broker)
     frames = frames_of(broker)
     for device in np.unique(frames["device"]):
         mine = frames[frames["device"] == device]
@@ -181,7 +185,7 @@ def test_a_clock_step_moves_labels_and_not_the_schedule(broker, tmp_path):
 def test_storm_without_backoff_reconnects_at_once_and_with_it_spreads(broker, tmp_path):
     event = LifeEvent("reconnect", at_s=0.3)
     cohorts = (Cohort("bad", 0, 15, backoff=False), Cohort("good", 15, 15))
-    result, rows = run(plan_for(broker, tmp_path, *cohorts, duration_s=1.5, events=(event,), drain_s=5))
+    result, rows = run(plan_for(broker, tmp_path, *cohorts, duration_s=1.5, events=(event,), drain_s=5), broker)
     assert result["acked"] == len(rows) == result["due"]
     assert len(broker.connects) == 60
     bad = sorted(t for t, client, _ in broker.connects if int(client, 16) & 0xFFFFFF < 15)[15:]
@@ -191,7 +195,7 @@ def test_storm_without_backoff_reconnects_at_once_and_with_it_spreads(broker, tm
 
 def test_power_up_is_spread(broker, tmp_path):
     cohort = Cohort("late", 0, 10, power_on_s=0.3, power_spread_s=0.5)
-    result, rows = run(plan_for(broker, tmp_path, cohort, duration_s=1.2))
+    result, rows = run(plan_for(broker, tmp_path, cohort, duration_s=1.2), broker)
     assert result["acked"] == len(rows)
     first = rows[rows["sequence"] == 0]["due_us"] - result["start_us"]
     assert first.min() > 300_000
@@ -199,7 +203,7 @@ def test_power_up_is_spread(broker, tmp_path):
 
 
 def test_older_firmware_sends_a_shorter_frame(broker, tmp_path):
-    run(plan_for(broker, tmp_path, Cohort("old", 0, 2, old_schema=True), Cohort("new", 2, 2, qos=0), duration_s=0.4))
+    run(plan_for(broker, tmp_path, Cohort("old", 0, 2, old_schema=True), Cohort("new", 2, 2, qos=0), duration_s=0.4), broker)
     sizes = {len(payload) for _, payload, _, _ in broker.frames}
     assert sizes == {267, 273}
     assert all(len(parse(payload)) == 1 for _, payload, _, _ in broker.frames)
@@ -221,7 +225,7 @@ def test_half_of_a_fleet_in_each_of_two_processes(broker, tmp_path):
     rows = []
     for process in range(2):
         plan = plan_for(broker, tmp_path, Cohort("bulk", 0, 7), duration_s=0.3, process=process, processes=2)
-        rows.append(run(plan)[1])
+        rows.append(run(plan, broker)[1])
     assert [len(np.unique(r["device"])) for r in rows] == [4, 3]
     assert len(np.unique(np.concatenate(rows)["device"])) == 7
 

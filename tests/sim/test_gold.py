@@ -23,6 +23,7 @@ def run(broker, tmp_path, cohort, duration_s=1.0, **options):
         duration_s=duration_s, **options,
     )  # fmt: skip
     result = Gold(plan).run()
+    broker.settled()
     return result, ledgers.read([plan.ledger])
 
 
