@@ -164,7 +164,7 @@ def test_what_must_be_refused_is_refused_and_the_last_good_model_stays(model, be
         {"data": b"PK nonsense", "hash": hashlib.sha256(b"PK nonsense").digest()},
         {"data": strange, "hash": hashlib.sha256(strange).digest()},
         {"features": ["log_rms_x"]},
-        {"version": "v" * 60},
+        {"name": "v" * 60},
         {"threshold": float("nan")},
     ):
         with pytest.raises(Rejected):

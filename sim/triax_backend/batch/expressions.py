@@ -57,17 +57,19 @@ def once(frames: ir.Table) -> ir.Table:
 
 
 def _in_g(frames: ir.Table) -> ir.Table:
-    """Per frame and axis: N, N times the mean of the 10 ms values (g), sum of squares (g^2), extremes (g). Test patterns stay
-    out."""
+    """Per frame and axis: N, mean m of the 10 ms values (g), sum of squares about it (g^2), extremes (g). Test patterns stay out.
+
+    Sums of squares about zero would lose what two engines must agree on in the square of gravity.
+    """
     real = frames.filter((frames.flags & _PATTERN) == 0, frames.x.length() > 0)
     scale = real.scale_g.cast("float64")
     weight = real.samples.cast("float64")
     out: dict[str, Any] = {"weight": weight}
     for index, axis in enumerate(_AXES):
         total = real[axis].cast("array<int64>").sums().cast("float64")
-        covered = (real[axis].length() * real.decimation).cast("float64")
-        out[f"sum_{axis}"] = weight * total / covered * scale
-        out[f"square_{axis}"] = real.sum_squares[index].cast("float64") * scale * scale
+        mean = total / (real[axis].length() * real.decimation).cast("float64")
+        out[f"frame_mean_{axis}"] = mean * scale
+        out[f"within_{axis}"] = (real.sum_squares[index].cast("float64") - weight * mean * mean) * scale * scale
         out[f"low_{axis}"] = real.minimum[index].cast("float64") * scale
         out[f"high_{axis}"] = real.maximum[index].cast("float64") * scale
     return real.mutate(**out)
@@ -75,12 +77,19 @@ def _in_g(frames: ir.Table) -> ir.Table:
 
 def hourly(frames: ir.Table) -> ir.Table:
     """Per device and hour of event time: frames, samples, mean, rms about the mean, extremes and peak of every raw sample,
-    degrees C."""
+    degrees C.
+
+    With d the mean of a frame less the device's smallest one: variance = (sum of squares within frames + sum(N d^2) -
+    sum(N d)^2 / sum(N)) / sum(N).
+    """
     each = _in_g(once(frames)).mutate(hour_us=lambda t: t.at_us - t.at_us % HOUR_US)
+    each = each.mutate(**{f"base_{axis}": each[f"frame_mean_{axis}"].min().over(group_by=each.device) for axis in _AXES})
     sums: dict[str, Any] = {"frames": each.count(), "samples": each.samples.sum()}
     for axis in _AXES:
-        sums[f"sum_{axis}"] = each[f"sum_{axis}"].sum()
-        sums[f"square_{axis}"] = each[f"square_{axis}"].sum()
+        above = each[f"frame_mean_{axis}"] - each[f"base_{axis}"]
+        sums[f"base_{axis}"] = each[f"base_{axis}"].min()
+        sums[f"first_{axis}"] = (each.weight * above).sum()
+        sums[f"second_{axis}"] = (each.weight * above * above).sum() + each[f"within_{axis}"].sum()
         sums[f"minimum_{axis}_g"] = each[f"low_{axis}"].min()
         sums[f"maximum_{axis}_g"] = each[f"high_{axis}"].max()
     measured = each.temperature_mc != _NO_TEMPERATURE
@@ -88,8 +97,9 @@ def hourly(frames: ir.Table) -> ir.Table:
     groups = each.group_by(["device", "hour_us"]).aggregate(**sums)
     out: dict[str, Any] = {name: groups[name] for name in ("device", "hour_us", "frames", "samples")}
     for axis in _AXES:
-        mean = groups[f"sum_{axis}"] / groups.samples
-        variance = groups[f"square_{axis}"] / groups.samples - mean * mean
+        first = groups[f"first_{axis}"] / groups.samples
+        mean = groups[f"base_{axis}"] + first
+        variance = groups[f"second_{axis}"] / groups.samples - first * first
         low, high = groups[f"minimum_{axis}_g"], groups[f"maximum_{axis}_g"]
         out[f"mean_{axis}_g"] = mean
         out[f"rms_{axis}_g"] = ibis.greatest(variance, 0.0).sqrt()
