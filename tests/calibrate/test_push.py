@@ -1,6 +1,7 @@
 """Goals I1 and I2 over a real broker: file to node to file, and what each side says when something is wrong."""
 
 import shutil
+import time
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -83,11 +84,11 @@ def test_i2_a_changed_sensor_makes_it_not_valid(broker, node):
         pushing.push(link, DEVICE, make(), NOW)
     there.info.sensor_serial = b"\xff\xff"
     there.say()
-    with Broker(broker) as link, pytest.raises(NotValid, match="NOT VALID: .* serial 0102030405, the node carries ffff now"):
+    with Broker(broker) as link, pytest.raises(NotValid, match=r"NOT VALID: .* serial 0102030405, the node carries ffff now"):
         pushing.pull(link, DEVICE, NOW)
     there.info.part = "adxl382"
     there.say()
-    with Broker(broker) as link, pytest.raises(NotValid, match="NOT VALID: calibrated was a part iis3dwb, .* adxl382 now"):
+    with Broker(broker) as link, pytest.raises(NotValid, match=r"NOT VALID: calibrated was a part iis3dwb, .* adxl382 now"):
         pushing.pull(link, DEVICE, NOW)
 
 
@@ -119,7 +120,7 @@ def test_a_node_that_does_not_answer(broker, node):
 @pytest.mark.servers
 def test_a_node_without_a_calibration_and_one_with_another(broker, node):
     there = node()
-    with Broker(broker) as link, pytest.raises(DeviceError, match="has no calibration. Make one"):
+    with Broker(broker) as link, pytest.raises(DeviceError, match=r"has no calibration. Make one"):
         pushing.pull(link, DEVICE, NOW, wait_s=0.3)
     with Broker(broker) as link:
         pushing.push(link, DEVICE, make(), NOW)
@@ -139,12 +140,12 @@ def test_a_damaged_copy_is_said(broker, node):
     blob = bytearray(compact.encode(make()))
     blob[700] ^= 4
     there.publish("calibration", bytes(blob), retain=True)
+    end = time.monotonic() + 10
+    while not there.info.calibration_hash and time.monotonic() < end:
+        time.sleep(0.01)
+    there.say()
     with Broker(broker) as link, pytest.raises(BadDocument, match="fails its checksum"):
-        for _ in range(50):  # the node's new birth message may come after the first look
-            try:
-                pushing.pull(link, DEVICE, NOW, wait_s=1)
-            except DeviceError as error:
-                assert "another calibration" in str(error) or "no calibration" in str(error)
+        pushing.pull(link, DEVICE, NOW, wait_s=1)
 
 
 @pytest.mark.servers
@@ -167,7 +168,7 @@ def test_i1_the_real_node_stores_it_and_echoes_its_hash(broker):
 
 
 def test_no_broker_and_no_url():
-    with pytest.raises(DeviceError, match="No broker at mqtt://127.0.0.1:1"), Broker("mqtt://127.0.0.1:1"):
+    with pytest.raises(DeviceError, match=r"No broker at mqtt://127.0.0.1:1"), Broker("mqtt://127.0.0.1:1"):
         pass
     with pytest.raises(BadInput, match="want mqtt://host:1883"):
         Broker("http://somewhere")

@@ -103,6 +103,16 @@ def test_d3_warns_below_half_a_count():
     assert error == pytest.approx([np.exp(-2 * np.pi**2 * 0.04) / np.pi, 0, 1 / np.pi])
 
 
+def test_a_long_rest_that_drifts_is_its_end():
+    rng = np.random.default_rng(23)
+    unit = simulate.draw_unit(rng, rate_hz=RATE)
+    warming = np.outer(4e-3 * (1 - np.exp(-np.arange(12_000) / 2000)), [0, 0, 1])
+    counts = unit.read(simulate.hold(np.array([0, 0, 1.0]), 12_000) + warming, rng)
+    found = rest.measure(counts, (0, 12_000), RATE, 1 / simulate.COUNTS_PER_G)
+    assert isinstance(found, rest.Rest)
+    assert (found.start, found.stop) == (9950, 11_950)
+
+
 def test_a_gap_is_never_bridged():
     rng = np.random.default_rng(41)
     unit = simulate.draw_unit(rng, rate_hz=RATE)

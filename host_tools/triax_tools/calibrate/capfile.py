@@ -35,9 +35,11 @@ class CaptureWriter:
     def __init__(self, path: Path, identity: Identity, **more: object) -> None:
         self._file: BinaryIO
         if path.exists() and path.stat().st_size:
-            _, records = read_records(path)
-            self.resumed = records
-            self._file = path.open("ab")
+            _, self.resumed = read_records(path)
+            whole = path.read_bytes().index(b"\n") + 1 + sum(_HEAD.size + len(payload) for _, _, payload in self.resumed)
+            self._file = path.open("r+b")
+            self._file.truncate(whole)  # a record that was cut off would hide all that follow it
+            self._file.seek(whole)
         else:
             self.resumed = []
             self._file = path.open("wb")

@@ -31,6 +31,7 @@ BLOCK_S = 0.1  # means over this hide no roll of 0.5 deg/s and leave a fifth of 
 SETTLE_S = 1.0
 HAND_S = 0.5
 MIN_HOLD_S = 1.0
+LONG_S, LAST_S = 30.0, 20.0
 FLOOR_PERCENTILE = 5.0  # a recording with less rest than this is no calibration
 FACTOR = 6.0  # over the floor: imu_tk's winning multiplier on the Xsens log
 SLOW_FACTOR = 12.0  # ten blocks a second: chi-square with 27 degrees of freedom reaches 4 times its 5 % point once in 10^6
@@ -157,12 +158,15 @@ def half_test(values_g: Array, rate_hz: float) -> tuple[float, float]:
 def measure(values: Array, span: tuple[int, int], rate_hz: float, scale_g: float) -> Rest | Rejected:
     """Trim a still stretch of counts (n, 3), test its halves, take its mean.
 
-    A rest whose halves disagree gets up to 2 s more to settle before it is rejected.
+    A rest whose halves disagree gets up to 2 s more to settle; a long one (a unit that warms itself) is its last 20 s. Else it is
+    rejected.
     """
     stop = span[1] - round(HAND_S * rate_hz)
     first: Rejected | None = None
-    for settle_s in (SETTLE_S, SETTLE_S + 0.5, SETTLE_S + 1.0, SETTLE_S + 1.5, SETTLE_S + 2.0):
-        start = span[0] + round(settle_s * rate_hz)
+    starts = [span[0] + round((SETTLE_S + more_s) * rate_hz) for more_s in (0, 0.5, 1.0, 1.5, 2.0)]
+    if span[1] - span[0] > LONG_S * rate_hz:
+        starts.append(stop - round(LAST_S * rate_hz))
+    for start in starts:
         if stop - start < MIN_HOLD_S * rate_hz:
             break
         part = values[start:stop]
