@@ -26,9 +26,9 @@ except ImportError:
 
 MAX_CALIBRATION = const(4096)
 
-# Events wait here while the node is offline: a gap event has 60 bytes, a self-test 80.
-_EVENT_SLOTS = const(64)
-_EVENT_BYTES = const(160)
+# Events wait here while the node is offline: a gap event has 70 bytes, a self-test with its reason 160.
+_EVENT_SLOTS = const(24)
+_EVENT_BYTES = const(176)
 # An event is worth more than a frame and there are few: no need to hold them back.
 _EVENT_REPLAY_HZ = const(100)
 
@@ -74,7 +74,7 @@ class Channel:
         """Belong to a node: read what the store holds. `link`: the node's link settings, None: another channel has them."""
         self.node = node
         name = "config-%016x" % self.device
-        self.configuration = Configuration(node.store, name, self._settings, link, self._check)
+        self.configuration = Configuration(node.store, name, self._settings, link, self._check, self._use)
         self._calibration_name = "calibration-%016x" % self.device
         stored = node.store.read(self._calibration_name)
         if stored:
@@ -92,7 +92,7 @@ class Channel:
             self.part.reset()
             clock = SampleClock(node.clock.ticks_us())
             capture = Capture(self.part, clock, node.clock.ticks_us, self.device, boot, self._emit, self._on_gap, self._values)
-            self._configure(capture)
+            self._configure(capture, self.configuration.version, self.configuration.values)
             if self.raw_sets:
                 self._raw = RawEncoder(self.device, boot, self.raw_sets, self.part.COUNT_BITS)
             capture.start()
@@ -143,12 +143,6 @@ class Channel:
         """The configuration decided something: use it, say it."""
         if result == APPLIED:
             self._use_spool_settings()
-            if self.capture is not None:
-                try:
-                    self._configure(self.capture)
-                except (OSError, PartError) as error:
-                    self.node.log("%016x: the part did not take its configuration: %s" % (self.device, error))
-                    self.capture.bus_errors += 1
             self.info.touch()
         if result and result != TRIAL:
             self.ack.touch()
@@ -232,16 +226,26 @@ class Channel:
             return "decimation", "%d, want 1 to %d, or 0 for 10 ms" % (values["decimation"], longest)
         return self.node.check_window(self, values["window"])
 
-    def _configure(self, capture) -> None:
-        values = self.configuration.values
+    def _use(self, version: int, values: dict) -> None:
+        """Have the part take these. What does not concern it costs no gap: only the version in the next frame is another."""
+        capture = self.capture
+        if capture is None:
+            return
+        if _of_part(values) == _of_part(self.configuration.values):
+            capture.encoder.configure(version, capture.decimation, self.part.scale_g)
+        else:
+            self._configure(capture, version, values)
+
+    def _configure(self, capture, version: int, values: dict) -> None:
+        odr_hz, range_g, decimation, lowpass, highpass, test_pattern = _of_part(values)
         capture.configure(
-            self.configuration.version,
-            _legal(values["range_g"], self.part.RANGES_G),
-            _legal(values["odr_hz"], self.part.ODRS_HZ),
-            values.get("decimation", 0),
-            values.get("lowpass", 0),
-            values.get("highpass", 0),
-            values["test_pattern"],
+            version,
+            _legal(range_g, self.part.RANGES_G),
+            _legal(odr_hz, self.part.ODRS_HZ),
+            decimation,
+            lowpass,
+            highpass,
+            test_pattern,
         )
 
     def _use_spool_settings(self) -> None:
@@ -269,6 +273,11 @@ class Channel:
 
 def _raw_bytes(part, sets: int) -> int:
     return frame.HEADER + 12 + 3 * sets * (3 if part.COUNT_BITS <= 16 else 4) + frame.TAIL
+
+
+def _of_part(values: dict):
+    optional = [values.get(name, 0) for name in ("decimation", "lowpass", "highpass")]
+    return [values["odr_hz"], values["range_g"]] + optional + [values["test_pattern"]]
 
 
 def _legal(value: float, values):

@@ -18,7 +18,7 @@ The acknowledgement stays pending, in the store too, until it has arrived: `ack(
 from binascii import crc32
 
 from triax import messages, wire
-from triax.errors import WireError
+from triax.errors import TriaxError, WireError
 
 try:
     from micropython import const
@@ -69,20 +69,26 @@ DEFAULTS = {
 }
 
 
+def _nothing(version: int, values: dict) -> None:
+    pass
+
+
 class Configuration:
     """`values` and `link` are what holds now. `check(values)` returns None or (field, reason): what this node and its part can do.
 
-    `link` None: this device has no link settings of its own.
+    `use(version, values)` has the part take them, or raises OSError or TriaxError and leaves it as it was. `link` None: this
+    device has no link settings of its own.
 
     config = Configuration(store, "config-0011223344556677", {"odr_hz": 26667.0, ...}, {"host": "broker", ...}, check)
     """
 
-    def __init__(self, store, name: str, defaults: dict, link: dict, check) -> None:
+    def __init__(self, store, name: str, defaults: dict, link, check, use=_nothing) -> None:
         self._store = store
         self._name = name
         self._defaults = _joined(DEFAULTS, defaults)
         self._default_link = link
         self._check = check
+        self._use = use
         self._command = None
         self._trial = None
         self._garbage = 0
@@ -166,15 +172,22 @@ class Configuration:
 
     def _apply(self, version: int, new: dict) -> int:
         old = dict(self._state)
+        merged = _merge(old["applied"], new)
+        try:
+            self._use(version, self._with_defaults(merged))
+        except (OSError, TriaxError) as error:
+            self._derive()
+            return self._decide(version, REJECTED, "", "the part did not take it: %s" % error)
         command = new.get("command")
-        fresh = command is not None and command["id"] != self._state["command_id"]
+        fresh = command is not None and command["id"] != old["command_id"]
         if fresh:
             self._state["command_id"] = command["id"]
-        self._state["applied"] = _merge(self._state["applied"], new)
+        self._state["applied"] = merged
         self._state["version"] = version
         if self._decide(version, APPLIED, "", "") != APPLIED:
             self._state = old
             self._derive()
+            self._use(old["version"], self.values)
             return self._decide(version, REJECTED, "", "the store cannot be written")
         self._derive()
         if fresh:

@@ -293,7 +293,10 @@ class Node:
         # Status, a document, is always QoS 1: its PUBACK is a proof, where a frame of QoS 0 was only sent.
         if first.configuration.on_trial and document:
             self.connection.longest_ms = 60000
-            self._decided(first, first.configuration.through())
+            result = first.configuration.through()
+            self._decided(first, result)
+            if result != config.APPLIED:
+                self._reconnect("old link settings")
 
     def _on_message(self, topic: str, payload: bytes) -> None:
         channel = self._topics.get(topic)

@@ -238,3 +238,31 @@ def test_the_ack_names_the_boot():
 
 def test_trial_time_has_room_for_a_broker_restart():
     assert config.TRIAL_MS >= 60000
+
+
+def test_what_the_part_does_not_take_is_rejected_and_the_old_holds():
+    taken = []
+
+    def use(version, values):
+        if values["odr_hz"] == 32000.0:
+            raise OSError(5, "input/output error")
+        taken.append(version)
+
+    one = Configuration(Store(), "config", {"odr_hz": 16000.0}, LINK, check, use)
+    assert one.offer(message(1, odr_hz=32000.0)) == REJECTED
+    assert "input/output" in ack(one).reason
+    assert one.values["odr_hz"] == 16000.0
+    assert one.offer(message(2, {"host": "other"}, odr_hz=32000.0)) == TRIAL
+    assert one.through() == REJECTED
+    assert one.link == LINK
+    assert one.offer(message(3, qos=0)) == APPLIED
+    assert taken == [3]
+
+
+def test_what_could_not_be_stored_is_taken_back_from_the_part():
+    taken = []
+    store = Store()
+    one = Configuration(store, "config", {"odr_hz": 16000.0}, LINK, check, lambda version, values: taken.append(values["odr_hz"]))
+    store.broken = True
+    assert one.offer(message(1, odr_hz=32000.0)) == REJECTED
+    assert taken == [32000.0, 16000.0]

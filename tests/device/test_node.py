@@ -488,3 +488,29 @@ def test_ten_thousand_nodes_do_not_come_back_in_step():
     assert max(rests) <= 32000
     assert min(rests) < 2000
     assert 14000 < sum(rests) / len(rests) < 18000
+
+
+def test_a_setting_that_does_not_concern_the_part_costs_no_gap():
+    rig = Rig().start().run(1000)
+    rig.configure(1, replay_hz=50, qos=0)
+    rig.run(1000)
+    assert rig.last("config/ack").result == ConfigAck.RESULT_APPLIED
+    assert rig.broker.messages("event") == []
+    frames = rig.frames()
+    assert frames[-1].config == 1
+    assert all(b.first_sample == a.first_sample + a.samples for a, b in pairwise(frames))
+
+
+def test_a_part_that_refuses_is_rejected_and_goes_on_as_before():
+    rig = Rig(part="adxl382").start().run(1000, 2000)
+    part = rig.channels[0].part
+    configure, part.configure = part.configure, lambda *_: (_ for _ in ()).throw(OSError(5, "input/output error"))
+    rig.configure(1, odr_hz=32000)
+    rig.run(500, 2000)
+    part.configure = configure
+    rig.run(1500, 2000)
+    ack = rig.last("config/ack")
+    assert ack.result == ConfigAck.RESULT_REJECTED
+    assert "did not take" in ack.reason
+    assert rig.frames()[-1].config == 0
+    assert rig.frames()[-1].decimation == rig.frames()[0].decimation

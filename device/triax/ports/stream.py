@@ -69,7 +69,7 @@ class Link:
         count = self._again or count
         try:
             taken = self._stream.write(buffer, count) if count < len(buffer) else self._stream.write(buffer)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise LinkError("%s: %s" % (self._where, _tls_text(error)))
         self._again = 0 if taken else count
         return taken or 0
@@ -78,7 +78,7 @@ class Link:
         """Bytes read, 0: closed by the peer, None: nothing now."""
         try:
             return self._stream.readinto(buffer)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise LinkError("%s: %s" % (self._where, _tls_text(error)))
 
     def close(self) -> None:
@@ -108,10 +108,10 @@ class Link:
 
 
 def _tls_text(error) -> str:
-    text = str(error)
-    if "CERT" in text or "X509" in text or error.errno in (-0x2700, -9984):
-        return "its certificate is not to be trusted: not signed by our CA, for another name, or expired (or this clock is wrong)"
-    return "connection lost: %s" % text
+    """mbedTLS tells of certificates by ValueError, with its own words."""
+    if isinstance(error, ValueError):
+        return "%s: check `ca`, the broker's name and this node's clock" % str(error).strip()
+    return "connection lost: %s" % error
 
 
 class Udp:

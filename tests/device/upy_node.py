@@ -1,0 +1,267 @@
+# Runs on MicroPython: a whole node, its part and its link in memory, in virtual time. Prints one line of JSON.
+# Arguments: milliseconds of virtual time, 1: with the heap locked (no births, no reports). Default 60000 0.
+import gc
+import json
+import sys
+
+import micropython
+
+gc.collect()
+from triax import boot, mqtt
+from triax.channel import Channel
+from triax.chips import LOSS_FLAG, TEMPERATURE_NONE
+from triax.node import Node
+from triax.spool import Memory, Spool
+
+gc.collect()
+_STEP_US = 9000
+_ODR_HZ = 16000  # on 32 bits: bytecode only
+
+
+class World:
+    def __init__(self):
+        self.us = (1 << 30) - 5000000  # ticks wrap five seconds later
+
+    def ticks_us(self):
+        return self.us & 0x3FFFFFFF
+
+    def advance(self):
+        if self.us > 0x3FFFFFFF - _STEP_US:  # without an int of 2^30, which 32 bits would allocate
+            self.us -= 0x3FFFFFFF - _STEP_US
+            self.us -= 1
+        else:
+            self.us += _STEP_US
+
+
+class Part:
+    NAME = "fake"
+    FIFO_SETS = 320
+    COUNT_BITS = 16
+    RANGES_G = (2, 4)
+    ODRS_HZ = (_ODR_HZ,)
+    ODR_TOLERANCE_PPM = 50000
+    LOSS_DETECTION = LOSS_FLAG
+    LOSS_PERIOD = 0
+    TEMPERATURE_CLASS = TEMPERATURE_NONE
+    serial = b""
+    gap = 0
+    gap_modulo = -1
+    delay_us = 0
+    scale_g = 0.001
+    clip_low = -32768
+    clip_high = 32767
+
+    def __init__(self, world):
+        self._world = world
+        self._last = world.ticks_us()
+        self._rest = 0
+        self._sets = 0
+
+    def check(self):
+        pass
+
+    def reset(self):
+        pass
+
+    def validate(self, range_g, odr_hz, lowpass, highpass):
+        pass
+
+    def configure(self, range_g, odr_hz, lowpass=0, highpass=0):
+        self.range_g = range_g
+        self.odr_hz = odr_hz
+
+    def settings(self):
+        return None
+
+    def start(self, watermark):
+        self._last = self._world.ticks_us()
+        self._rest = 0
+
+    def stop(self):
+        pass
+
+    def level(self):
+        now = self._world.ticks_us()
+        self._rest += ((now - self._last) & 0x3FFFFFFF) * (_ODR_HZ // 1000)
+        self._last = now
+        self._sets = self._rest // 1000
+        self._rest -= self._sets * 1000
+        if self._sets > self.FIFO_SETS:
+            self._sets = self.FIFO_SETS  # in real time only; what it loses is not the question here
+        return self._sets
+
+    def read_fifo(self, out):
+        sets = self._sets
+        self._sets = 0
+        for i in range(3 * sets):
+            out[i] = i & 1023
+        return sets
+
+    def temperature_mc(self):
+        return -300000
+
+
+class Clock:
+    utc_error_us = 100
+
+    def __init__(self, world):
+        self.ticks_us = world.ticks_us
+
+    def utc_us(self):
+        return None
+
+
+class Link:
+    """Acknowledges at once: CONNACK, SUBACK, PUBACK. Frames of fixed length only are told apart from the rest."""
+
+    blocks = False
+
+    def __init__(self):
+        self._answer = bytearray(64)
+        self._answer_length = 0
+        self.frames = 0
+        self.bytes = 0
+
+    def connect(self, host, port, tls):
+        return False
+
+    def send(self, buffer, count):
+        if count > 450:
+            count = 450  # a packet at most
+        size = buffer[1] & 127
+        head = 2
+        if buffer[1] & 128:
+            size |= buffer[2] << 7
+            head = 3
+        size += head
+        if size > count:
+            return 0
+        kind = buffer[0] >> 4
+        answer = self._answer
+        at = self._answer_length
+        if at > 48:
+            return 0
+        if kind == 1:
+            answer[at] = 0x20
+            answer[at + 1] = 2
+            answer[at + 2] = 0
+            answer[at + 3] = 0
+            self._answer_length = at + 4
+        elif kind == 3:
+            id_at = head + 2 + (buffer[head] << 8 | buffer[head + 1])
+            answer[at] = 0x40
+            answer[at + 1] = 2
+            answer[at + 2] = buffer[id_at]
+            answer[at + 3] = buffer[id_at + 1]
+            self._answer_length = at + 4
+            if size > 300:
+                self.frames += 1
+        elif kind == 8:
+            answer[at] = 0x90
+            answer[at + 1] = 4
+            answer[at + 2] = buffer[head]
+            answer[at + 3] = buffer[head + 1]
+            answer[at + 4] = 1
+            answer[at + 5] = 1
+            self._answer_length = at + 6
+        elif kind == 12:
+            answer[at] = 0xD0
+            answer[at + 1] = 0
+            self._answer_length = at + 2
+        self.bytes += size
+        return size
+
+    def readinto(self, buffer):
+        count = self._answer_length
+        if not count:
+            return None
+        for i in range(count):
+            buffer[i] = self._answer[i]
+        self._answer_length = 0
+        return count
+
+    def close(self):
+        self._answer_length = 0
+
+
+class Store:
+    def __init__(self):
+        self.data = {}
+
+    def read(self, name):
+        return self.data.get(name)
+
+    def write(self, name, data):
+        self.data[name] = bytes(data)
+
+
+class Board:
+    name = "unix"
+
+    def free_heap(self):
+        return gc.mem_free()
+
+    def signal_dbm(self):
+        return 0
+
+
+def run(step, advance, steps):
+    for _ in range(steps):
+        step()
+        advance()
+
+
+def main(ms, locked):
+    world = World()
+    store = Store()
+    boot.seed(store, 1800000000)
+    link = Link()
+    settings = {"range_g": 2, "odr_hz": _ODR_HZ, "health_period_s": 80000 if locked else 10}
+    channel = Channel(0x0011223344556677, Part(world), Spool(Memory(40, 273)), settings)
+    node = Node([channel], Clock(world), link, store, {"host": "x", "port": 1, "tls": False}, Board())
+    node.start()
+    step = node.step  # a bound method is an allocation
+    advance = world.advance
+    run(step, advance, 400)
+    steps = ms * 1000 // _STEP_US
+    gc.collect()
+    before = gc.mem_alloc()
+    first = link.frames
+    if locked:
+        micropython.heap_lock()
+        run(step, advance, steps)
+        micropython.heap_unlock()
+        peak = gc.mem_alloc()
+        used = peak - before
+    else:
+        peak = before
+        for _ in range(10):
+            gc.collect()
+            run(step, advance, steps // 10)
+            peak = max(peak, gc.mem_alloc())
+        gc.collect()
+        used = gc.mem_alloc() - before
+    told = {
+        "frames": link.frames - first,
+        "allocated": used,
+        "live": before,
+        "peak": peak,
+        "dropped": channel.frames.spool.dropped,
+        "depth": channel.frames.spool.depth,
+        "gaps": channel.capture.gaps,
+        "state": node.core.state == mqtt.UP,
+        "reconnects": node.reconnects,
+        "heap": gc.mem_alloc() + gc.mem_free(),
+    }
+    print(json.dumps(told))
+
+
+try:
+    arguments = [int(a) for a in sys.argv[1:3]]
+except (AttributeError, ValueError):
+    arguments = []
+main(*(arguments if len(arguments) == 2 else (120000, 1)))
+try:
+    open("/out.bin", "wb").close()
+except OSError:
+    pass
