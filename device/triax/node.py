@@ -121,6 +121,7 @@ class Node:
             return
         if number >= 0:
             self._begin(number)
+            self._look_at_utc()  # at once, so that the first frames have it
         else:
             self.log("the boot counter is gone: waiting for UTC to seed it")
 
