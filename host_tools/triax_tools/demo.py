@@ -15,9 +15,9 @@ from triax_sim.report import Report
 from triax_sim.run import run
 from triax_sim.scenario import Scenario, load
 
-from triax_tools.options import Json, failed, home, print_json, with_external
+from triax_tools.options import Json, failed, home, with_external
 from triax_tools.path import path
-from triax_tools.show import Show, table
+from triax_tools.show import Show, conclude
 
 __all__ = ["demo", "measure"]
 
@@ -83,18 +83,3 @@ def demo(
     directory = home() / "demo"
     report = measure(scenario, directory, stack, way, external, port if page else None, json)
     conclude(report, json)
-
-
-def conclude(report: Report, json: bool) -> None:
-    """Print the result and end the command with the verdict's exit code."""
-    if json:
-        print_json(report.data)
-    else:
-        console = Console()
-        console.print(table(report))
-        for reason in report.data["reasons"]:
-            console.print(f"  {reason}")
-        console.print(f"report: {report.directory / 'report.html'}")
-        colour = {"PASS": "green", "FAIL": "red"}.get(report.verdict, "yellow")
-        console.print(f"[bold {colour}]{report.verdict}[/]")
-    raise typer.Exit(report.exit_code)

@@ -11,8 +11,9 @@ from triax_backend.stack import PROFILES
 from triax_sim.plan import BadPlan
 from triax_sim.scenario import Scenario, load
 
-from triax_tools.demo import conclude, measure
+from triax_tools.demo import measure
 from triax_tools.options import Json, failed, home, with_external
+from triax_tools.show import conclude
 
 __all__ = ["app"]
 

@@ -2,9 +2,10 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -12,15 +13,18 @@ from triax_sim.report import Report
 from triax_sim.run import Run
 
 from triax_tools.live import LivePage
+from triax_tools.options import print_json
 
-__all__ = ["Show", "table"]
+_SHOWN = 40
+
+__all__ = ["Show", "conclude", "table"]
 
 
 def _ms(microseconds: float | None) -> str:
     return "" if microseconds is None else f"{microseconds / 1000:,.0f}"
 
 
-def table(report: Report) -> Table:
+def table(hops: Mapping[str, Mapping[str, Any]]) -> Table:
     """Hop by hop: frames, missing, repeats, latency from the due time in ms."""
     out = Table(
         "hop",
@@ -35,7 +39,7 @@ def table(report: Report) -> Table:
     )
     for column in out.columns[1:]:
         column.justify = "right"
-    for name, hop in report.data["hops"].items():
+    for name, hop in hops.items():
         if name == "redis":
             out.add_row(name, f"{hop['devices']:,} devices", f"{hop['behind']} behind", "", "", "", "")
             continue
@@ -43,6 +47,31 @@ def table(report: Report) -> Table:
         counts = [f"{hop[key]:,}" if key in hop else "" for key in ("frames", "missing", "repeated")]
         out.add_row(name, *counts, *(_ms(latency.get(key)) for key in ("p50", "p99", "max")))
     return out
+
+
+def findings(hops: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each frame that no fault and no planted error explains."""
+    for name, hop in hops.items():
+        for what, frames in hop.get("unexplained", {}).items():
+            for frame in frames:
+                yield f"{name}: {what} {frame['device']} boot {frame['boot']} frame {frame['sequence']}"
+
+
+def conclude(report: Report, json: bool) -> None:
+    """Print the result and end the command with the verdict's exit code."""
+    if json:
+        print_json(report.data)
+    else:
+        console = Console()
+        console.print(table(report.data["hops"]))
+        for line in [*findings(report.data["hops"])][:_SHOWN]:
+            console.print(f"  {line}")
+        for reason in report.data["reasons"]:
+            console.print(f"  {reason}")
+        console.print(f"report: {report.directory / 'report.html'}")
+        colour = {"PASS": "green", "FAIL": "red"}.get(report.verdict, "yellow")
+        console.print(f"[bold {colour}]{report.verdict}[/]")
+    raise typer.Exit(report.exit_code)
 
 
 class Show:

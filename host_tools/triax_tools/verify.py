@@ -2,52 +2,55 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import psycopg
 import redis
 import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
-from rich.table import Table
 from triax_backend.settings import Settings
 from triax_sim import audit, evidence
 from triax_sim.ledger import BadLedger
+from triax_sim.pipeline import System
+from triax_sim.plan import BadPlan
+from triax_sim.run import verify as verify_run
 
 from triax_tools.options import Json, failed, print_json, with_settings
 from triax_tools.read import moment
+from triax_tools.show import conclude, table
 
 __all__ = ["verify"]
 
 _SHOWN = 40
+_UNREADABLE = (OSError, BadLedger, BadPlan, RuntimeError, KafkaException, psycopg.Error, redis.RedisError)
 
 
 @with_settings
 def verify(
     settings: Settings,
-    directory: Annotated[Path | None, typer.Argument(help="Of a finished run; nothing: a time range of whatever came in.")] = None,
-    offline: Annotated[bool, typer.Option(help="Check the run's evidence alone: hashes, ledger, counts, verdict.")] = False,
+    directories: Annotated[list[Path] | None, typer.Argument(help="Of a run, or of its shards; none: a time range.")] = None,
+    offline: Annotated[bool, typer.Option(help="Check a run's evidence alone: hashes, ledger, counts, verdict.")] = False,
     start: Annotated[str, typer.Option("--from", help="ISO 8601 with zone, or seconds back from now; without a run.")] = "-3600",
     end: Annotated[str, typer.Option("--to", help="The same.")] = "-10",
     json: Json = False,
 ) -> None:
     """Compare what was sent with what each hop holds now, frame by frame, and name what is missing, repeated or altered.
 
-    Exit code: 0 PASS, 1 FAIL, 2 INVALID (the evidence is not what the run wrote) or wrong usage.
+    Without a run, what Kafka holds of the time range takes the place of the ledger. Exit code: 0 PASS, 1 FAIL, 2 INVALID or wrong
+    usage.
     """
     if offline:
-        if directory is None:
+        if not directories:
             raise typer.BadParameter("--offline checks a run's evidence: give its directory")
-        _offline(directory, json)
-        return
+        _offline(directories[0], json)
     now = datetime.now(UTC)
     try:
-        if directory is not None:
-            found = audit.of_run(directory, settings)
-        else:
-            found = audit.of_range(settings, *(int(moment(t, now).timestamp() * 1e6) for t in (start, end)))
-    except (OSError, BadLedger, RuntimeError, KafkaException, psycopg.Error, redis.RedisError) as error:
-        raise failed(f"a hop cannot be read: {error}") from None
+        if directories:
+            conclude(verify_run(directories, System(settings)), json)
+        found = audit.of_range(settings, *(int(moment(t, now).timestamp() * 1e6) for t in (start, end)))
+    except _UNREADABLE as error:
+        raise failed(f"this cannot be verified: {error}") from None
     if json:
         print_json(found.to_json())
     else:
@@ -71,25 +74,12 @@ def _offline(directory: Path, json: bool) -> None:
 
 def _show(found: audit.Audit) -> None:
     console = Console()
-    table = Table("hop", "frames", "missing", "repeated", "altered", "unproved")
-    for name, hop in found.hops.items():
-        if name == "redis":
-            table.add_row(name, f"{hop['devices']:,} devices", f"{hop['behind']} behind")
-        else:
-            table.add_row(name, *(_count(hop.get(key)) for key in ("frames", "missing", "repeated", "altered", "unproved")))
-    console.print(table)
-    wrong = [finding for finding in found.findings if not finding["planted"]]
-    for finding in wrong[:_SHOWN]:
+    console.print(table(found.hops))
+    for finding in found.findings[:_SHOWN]:
         lost = f", lost at {finding['lost_at']}" if "lost_at" in finding else ""
-        console.print(
-            f"  {finding['hop']}: {finding['what']} {finding['device']} boot {finding['boot']} frame {finding['sequence']}{lost}"
-        )
-    if len(wrong) > _SHOWN:
-        console.print(f"  and {len(wrong) - _SHOWN} more: --json names them all")
-    if len(wrong) < len(found.findings):
-        console.print(f"  {len(found.findings) - len(wrong)} more were planted by the run itself, on devices of their own")
+        until = f" to {finding['last_sequence']}" if "last_sequence" in finding else ""
+        frame = f"{finding['device']} boot {finding['boot']} frame {finding['sequence']}{until}"
+        console.print(f"  {finding['hop']}: {finding['what']} {frame}{lost}")
+    if len(found.findings) > _SHOWN:
+        console.print(f"  and {len(found.findings) - _SHOWN} more: --json names them all")
     console.print(found.verdict)
-
-
-def _count(value: Any) -> str:
-    return "" if value is None else f"{value:,}"
