@@ -139,6 +139,7 @@ class Stack:
                 env={**os.environ, **self.settings.environ()},
                 start_new_session=True,
             )
+        child.returncode = 0  # it outlives this object on purpose, which Popen would warn about
         self._workers_pid = child.pid, psutil.Process(child.pid).create_time()
         self._save()
 

@@ -1,5 +1,6 @@
 """The stack: real servers started, killed, restarted, left alone, and refused with words that help."""
 
+import json
 import os
 import socket
 import subprocess
@@ -203,3 +204,24 @@ def test_unknown_names(tmp_path: Path) -> None:
 def test_no_kafka_is_said(tmp_path: Path) -> None:
     with pytest.raises(topics.TopicsUnavailable, match="Kafka does not answer"):
         topics.partitions(Settings(kafka="kafka://127.0.0.1:1"), timeout_s=0.3)
+
+
+@pytest.mark.servers
+def test_a_detached_stack_keeps_its_workers_until_it_is_stopped(tmp_path: Path) -> None:
+    """What `triax stack up` does: another program finds servers and workers, and ends both."""
+    stack = Stack(tmp_path, only=["redis"], detached=True).start()
+    state = tmp_path / "workers.json"
+    try:
+        stack.supervise(["topics --help"])
+        deadline = time.monotonic() + 20
+        while not (state.exists() and json.loads(state.read_text())[0]["restarts"]):
+            assert time.monotonic() < deadline, (tmp_path / "logs" / "supervise.log").read_text()
+            time.sleep(0.1)
+    finally:
+        loaded = Stack.load(tmp_path)
+        assert loaded is not None
+        loaded.stop()
+    (worker,) = json.loads(state.read_text())
+    assert (worker["name"], worker["alive"]) == ("topics", False)
+    assert "usage" in Path(worker["log"]).read_text()
+    assert not stack["redis"].alive
