@@ -30,11 +30,11 @@ class Link:
 
     def __init__(self, ca=None, certificate=None, key=None) -> None:
         self._files = (ca, certificate, key)
-        self._addresses = {}
-        self._plain = None
-        self._stream = None
-        self._tls = None
-        self._poll = None
+        self._addresses: dict = {}
+        self._plain: "socket.socket" = None
+        self._stream: "socket.socket" = None
+        self._tls: str = None
+        self._poll: "select.poll" = None
         # mbedTLS wants a write that did not go through to be tried again with the same length: it has that many bytes encrypted.
         self._again = 0
 
@@ -68,7 +68,7 @@ class Link:
         """Bytes taken of buffer[:count]."""
         count = self._again or count
         try:
-            taken = self._stream.write(buffer, count) if count < len(buffer) else self._stream.write(buffer)
+            taken = self._stream.write(buffer, count)  # type: ignore[call-arg]  # MicroPython's streams take a length
         except (OSError, ValueError) as error:
             raise LinkError("%s: %s" % (self._where, _tls_text(error)))
         self._again = 0 if taken else count
@@ -96,8 +96,8 @@ class Link:
         ca, certificate, key = self._files
         if ca is None:
             raise LinkError("%s: TLS needs the certificate of our CA: set `ca`" % self._where)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.verify_mode = ssl.CERT_REQUIRED
+        context: "ssl.SSLContext" = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_mode = ssl.CERT_REQUIRED  # type: ignore[attr-defined]
         try:
             context.load_verify_locations(cadata=ca)
             if certificate:
@@ -118,8 +118,8 @@ class Udp:
     """Datagrams for triax.timeserver."""
 
     def __init__(self) -> None:
-        self._addresses = {}
-        self._socket = None
+        self._addresses: dict = {}
+        self._socket: "socket.socket" = None
 
     def send(self, data: bytes, host: str, port: int) -> None:
         """Send one. Raises LinkError, OSError."""

@@ -73,7 +73,7 @@ class Watchdog:
     """The chip's: once started it cannot be stopped, so it starts at the first feed."""
 
     def __init__(self, timeout_ms: int) -> None:
-        self._watchdog = None
+        self._watchdog: "machine.WDT" = None
         self._timeout_ms = timeout_ms
 
     def feed(self) -> None:
