@@ -66,10 +66,8 @@ def _values(frames: np.ndarray[Any, Any], cell: np.ndarray[Any, Any]) -> None:
         sums[axis] = frames[name].T
     decimation = np.maximum(frames["decimation"].astype(np.float64), 1.0)
     covered = count * decimation
-    total, square = sums[:, 0].copy(), sums[:, 0] * sums[:, 0]
-    for index in range(1, count):  # from left to right: every numpy rounds it alike
-        total += sums[:, index]
-        square += sums[:, index] * sums[:, index]
+    # along an axis that is not the last numpy adds row after row: every version rounds it alike
+    total, square = sums.sum(axis=1), (sums * sums).sum(axis=1)
     mean = total / covered
     between = square / decimation
     power = mean * mean

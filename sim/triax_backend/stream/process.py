@@ -20,6 +20,7 @@ from triax_backend.stream.events import EVENT
 from triax_backend.stream.features import FEATURE, LATE, WARMING
 from triax_backend.stream.findings import BEARING, axis_events, follow_dead, follow_level, follow_score, missing
 from triax_backend.stream.glitch import Judged, judge
+from triax_backend.stream.records import pick
 from triax_backend.stream.rolling import roll
 from triax_backend.stream.state import DEVICE, FRAMES, State
 from triax_backend.stream.summary import feature_rows, summarise
@@ -159,7 +160,7 @@ class Windows:
             rows, slots, mask, valid, there = rows[some], slots[some], mask[some], valid[:, some], there[:, some]
         frames = there.sum(axis=0)
         complete = bool(valid.all())
-        block = data[rows, slots]  # one copy of what lies far apart, then a field at a time
+        block = pick(data, rows, slots)  # one copy of what lies far apart, then a field at a time
         cells = {name: np.ascontiguousarray(np.moveaxis(block[name], 1, 0)) for name in block.dtype.names or ()}
         boot, window, devices = state.slots["boot"][rows, slots], state.slots["window"][rows, slots], state.devices
         current = boot == devices["boot"][rows]

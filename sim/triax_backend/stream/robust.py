@@ -17,10 +17,8 @@ Array = np.ndarray[Any, Any]
 
 def masked_sum(values: Array, valid: Array | None) -> Array:
     """Sum over axis 0 of the valid ones (None: all), added in the order of the axis, in double precision."""
-    total = np.zeros(values.shape[1:])
-    for index in range(len(values)):
-        total += values[index] if valid is None else np.where(valid[index], values[index], 0)
-    return total
+    shown = values if valid is None else np.where(valid, values, 0)
+    return np.asarray(shown.sum(axis=0, dtype=np.float64))
 
 
 def _ranked(values: Array) -> list[Array]:
@@ -55,17 +53,12 @@ def follow(centre: Array, deviation: Array, values: Array, valid: Array | None, 
     below); the deviation grows or shrinks by gain x (share outside - share inside) of its MAD. A value counts by its side alone, so
     an outlier moves either by one share whatever its height; after a real change the deviation grows exponentially until it fits.
     """
-    side, outside = np.zeros(centre.shape, np.float32), np.zeros(centre.shape, np.float32)
-    count = np.zeros(centre.shape, np.float32)
-    for index in range(len(values)):
-        distance = values[index] - centre
-        above = np.sign(distance)
-        out = np.sign(np.abs(distance) * MAD_TO_SIGMA - deviation)
-        if valid is not None:
-            here = valid[index]
-            above, out = np.where(here, above, 0), np.where(here, out, 0)
-            count += here
-        side += above
-        outside += out
-    share = np.float32(len(values)) if valid is None else np.maximum(count, 1)
-    return centre + gain * deviation * (side / share), deviation * (1 + gain * (outside / share))
+    distance = values - centre
+    above = np.sign(distance)
+    out = np.sign(np.abs(distance) * MAD_TO_SIGMA - deviation)
+    count = np.float32(len(values))
+    if valid is not None:
+        above, out, count = np.where(valid, above, 0), np.where(valid, out, 0), np.maximum(valid.sum(axis=0), 1).astype(np.float32)
+    # sums of -1, 0 and 1: exact in any order
+    side, outside = above.sum(axis=0), out.sum(axis=0)
+    return centre + gain * deviation * (side / count), deviation * (1 + gain * (outside / count))

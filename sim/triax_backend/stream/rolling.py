@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from triax_backend.stream.records import as_bytes, pick
 from triax_backend.stream.state import SUMMARY
 from triax_backend.stream.summary import add
 
@@ -26,7 +27,7 @@ def roll(devices: Array, rows: Array, window: Array, summary: Array) -> Iterator
     moved = block != devices["five_block"][rows]
     if moved.any():
         yield from _move(devices, rows[moved], block[moved])
-    devices["five"][rows] = add(devices["five"][rows], summary)
+    as_bytes(devices["five"])[rows] = as_bytes(add(pick(devices["five"], rows), summary))
 
 
 def _move(devices: Array, rows: Array, block: Array) -> Iterator[Row]:
@@ -34,7 +35,7 @@ def _move(devices: Array, rows: Array, block: Array) -> Iterator[Row]:
     begun = devices["five_block"][rows] >= 0
     long, fresh = devices["thirty_block"][rows], block // (THIRTY // FIVE)
     at = rows[begun]
-    devices["thirty"][at] = add(devices["thirty"][at], devices["five"][at])
+    as_bytes(devices["thirty"])[at] = as_bytes(add(pick(devices["thirty"], at), pick(devices["five"], at)))
     yield from _close(devices, at, "five", FIVE, block[begun])
     devices["five_block"][rows] = block
     turned = (long >= 0) & (fresh != long)
@@ -46,9 +47,10 @@ def _close(devices: Array, rows: Array, name: str, length: int, block: Array) ->
     """End the block under way, `block` being the next one, and yield the row over it and the one before."""
     if not len(rows):
         return
-    current, number = devices[name][rows], devices[f"{name}_block"][rows]
+    current, number = pick(devices[name], rows), devices[f"{name}_block"][rows]
     last = ((number + 1) * length - 1).astype(np.uint32)
-    yield rows, last, 2 * length, add(devices[f"{name}_before"][rows], current)
+    yield rows, last, 2 * length, add(pick(devices[f"{name}_before"], rows), current)
     empty = np.zeros(len(rows), SUMMARY)
-    devices[f"{name}_before"][rows] = np.where(block == number + 1, current, empty)
-    devices[name][rows] = empty
+    current[block != number + 1] = np.zeros((), SUMMARY)
+    as_bytes(devices[f"{name}_before"])[rows] = as_bytes(current)
+    as_bytes(devices[name])[rows] = as_bytes(empty)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from triax_backend.stream.records import as_bytes
 from triax_backend.stream.state import DONE, FRAMES, State
 
 __all__ = ["FULL", "PATIENCE", "collect"]
@@ -185,7 +186,7 @@ def _insert(
     repeats = int((taken & keep).sum())
     keep &= ~taken
     belongs, place, bit = belongs[keep], place[keep], bit[keep]
-    slots["frames"][rows[belongs], slot[belongs], place] = columns["cell"][frames[keep]]
+    as_bytes(slots["frames"])[rows[belongs], slot[belongs], place] = as_bytes(columns["cell"])[frames[keep]]
     # places of a run are distinct, so the sum of their bits is their union
     gained = np.bincount(belongs, weights=bit, minlength=len(rows)).astype(np.uint16)
     slots["mask"][rows, slot] |= gained
