@@ -3,12 +3,15 @@
 import random
 import statistics
 import struct
+from array import array
 from itertools import pairwise
 
 import pytest
-from triax import frame
+from triax import frame, kernels_plain
 from triax.clock import SampleClock, ticks_diff
 from triax.errors import BadSetting
+
+from .small import Small, small
 
 WRAP = 2**30
 UTC_AT_BOOT = 1_700_000_000_000_000
@@ -146,6 +149,42 @@ def test_ticks_wrap_and_hours_pass():
     assert abs(time - true) < 200
     assert polls.now_us > 1.3 * WRAP
     assert polls.clock.since_boot_us(polls.ticks(polls.now_us)) == pytest.approx(polls.now_us, abs=2)
+
+
+def test_nothing_leaves_31_bits(monkeypatch):
+    """The whole clock on checked ints: start, minutes of polls, a gap, UTC, rebasing, a dead quarter of an hour."""
+    for module in ("clock", "utc"):
+        monkeypatch.setattr(f"triax.{module}.kernels", kernels_plain)
+    for odr_hz, fifo_sets in ((16000, 106), (64000, 106), (1.5625, 256)):
+        polls = Polls(6, odr_hz, fifo_sets, start=WRAP - 5_000_000)
+        clock = polls.clock
+        for name, value in vars(clock).items():
+            if isinstance(value, array):
+                setattr(clock, name, small(value))
+            elif type(value) is int:
+                setattr(clock, name, Small(value))
+        ticks = polls.ticks
+        polls.ticks = lambda us, ticks=ticks: Small(ticks(us))
+        polls.buffer = small(polls.buffer)
+        polls._stamp = lambda polls=polls, clock=clock: clock.put_time(polls.buffer, Small(-20)) if polls.made > 30 else None
+        for _ in range(60):
+            polls.now_us += 0.5 * polls.fifo_us
+            polls.poll()
+        for _ in range(70):
+            polls.now_us += 6_000_000
+            polls.poll()
+        polls.clock.utc.set(1_700_000_000_000_000, 5000)
+        polls.clock.utc._error, polls.clock.utc._age = Small(5000), Small(0)
+        for _ in range(16):  # dead
+            polls.now_us += 60_000_000
+            clock.advance(polls.ticks(polls.now_us))
+        assert clock.newest(polls.ticks(polls.now_us), polls.ticks(polls.now_us + 50)) > 0
+        clock.restart()
+        polls.made = polls.due(polls.now_us)
+        for _ in range(10):
+            polls.now_us += 0.5 * polls.fifo_us
+            polls.poll()
+        assert clock.put_time(polls.buffer, Small(-1)) is None
 
 
 def test_ticks_diff_over_the_wrap():

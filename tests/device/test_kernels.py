@@ -16,29 +16,7 @@ from triax import kernels_plain as plain
 from triax.average import Average
 from triax.errors import BadSetting
 
-LIMIT = 2**30
-
-
-class Small(int):
-    """An int of a 32-bit MicroPython: arithmetic that leaves 31 bits would allocate there, so it fails here."""
-
-    def _checked(self, value):
-        if not -LIMIT <= value < LIMIT:
-            raise OverflowError(f"{value} does not fit 31 bits")
-        return Small(value)
-
-
-def _checking(operation):
-    return lambda self, other: self._checked(operation(self, other))
-
-
-for _name in ("add", "sub", "mul", "floordiv", "mod", "and", "or", "xor", "lshift", "rshift"):
-    for _side in (f"__{_name}__", f"__r{_name}__"):
-        setattr(Small, _side, _checking(getattr(int, _side)))
-
-
-def small(values):
-    return [Small(v) for v in values]
+from .small import LIMIT, Small, small
 
 
 def counts_of(draw, bits, sets):
@@ -137,6 +115,9 @@ def test_crc_is_zlibs(data, start):
         out = bytearray(6)
         kernels.crc32(data, start, len(data), out, 1)
         assert out == b"\0" + zlib.crc32(data[start:]).to_bytes(4, "little") + b"\0"
+    checked = small(bytes(6))
+    plain.crc32(small(data), start, len(data), checked, 1)
+    assert bytes(checked) == out
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(-LIMIT, LIMIT - 1), st.sampled_from([4, 8]))
@@ -149,6 +130,10 @@ def test_add_twins(start, n, size):
         assert buf == b"\xaa" + want.to_bytes(size, "little") + b"\xbb"
         kernels.add_bytes(buf, 1, size, start.to_bytes(size, "little"))
         assert int.from_bytes(buf[1:-1], "little") == (want + start) % (1 << 8 * size)
+    checked = small(start.to_bytes(size, "little"))
+    plain.add(checked, 0, size, Small(n))
+    plain.add_bytes(checked, 0, size, small(start.to_bytes(size, "little")))
+    assert bytes(checked) == bytes(buf[1:-1])
 
 
 @given(st.integers(0, LIMIT - 1), st.integers(0, LIMIT - 1), st.integers(1, 2**29 - 1))
