@@ -3,6 +3,7 @@
 import allantools
 import numpy as np
 import pytest
+import scipy
 from triax_tools.calibrate import noise
 from triax_tools.calibrate.errors import Refused
 
@@ -78,6 +79,24 @@ def test_e4_equals_allantools():
     tau, theirs, _, _ = allantools.oadev(values, rate=100.0, data_type="freq", taus=factors / 100.0)
     assert tau == pytest.approx(factors / 100.0)
     assert ours == pytest.approx(theirs, rel=1e-9)
+
+
+def test_the_density_is_scipys_of_the_whole_record():
+    rng = np.random.default_rng(9)
+    values = rng.normal(size=(50_000, 3))
+    ours = noise.psd(values, 1000, 2.0)
+    _, theirs = scipy.signal.welch(values, 1000, "hann", 500, 250, detrend="constant", axis=0)
+    assert ours.density[3:-1] == pytest.approx(theirs[3:-1], rel=1e-10)
+    assert ours.averages == 199
+
+
+def test_thinning_tells_the_same():
+    values = coloured(N, B, 1e-6, 8)
+    factors = noise.octaves(len(values))
+    full, thin = noise.oadev(values, 10, factors), noise.oadev(values, 10, factors, thin=True)
+    assert thin[factors < 64] == pytest.approx(full[factors < 64], rel=1e-12)
+    sd = 1 / np.sqrt(2 * (len(values) / factors - 1))  # of a point
+    assert (np.abs(thin / full - 1) < 0.15 * sd).all()
 
 
 def test_e5_gravity_is_never_vibration():
