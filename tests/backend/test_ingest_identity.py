@@ -1,9 +1,11 @@
 """Who may publish for which device: certificates on the front's own TLS, names from a balancer's PROXY header."""
 
+import contextlib
 import datetime
 import socket
 import ssl
 import struct
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -13,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from triax_backend import mqtt_wire as wire
 from triax_backend.ingest import Identity, IdentityError, proxy
 from triax_backend.ingest.identity import names_of
+from triax_backend.servers.haproxy import HAProxy
 from triax_proto import names
 
 from .front_thread import running_front
@@ -148,6 +151,44 @@ def test_a_balancer_names_the_client(stack):
                     node.frames(device, 100, 1)
                     assert node.hear() is None
     assert sorted(kafka_frames(stack.settings, {device})) == [(device, 1, n) for n in range(20)]
+
+
+@pytest.mark.servers
+def test_a_real_balancer_ends_tls_and_names_the_client(stack, authority, tmp_path):
+    device = 0xD2_01
+    cert, key = authority.sign("front", "front")
+    both = tmp_path / "both.pem"
+    both.write_text("".join(Path(part).read_text() for part in (cert, key)))
+    with running_front(stack.settings, Identity("proxy")) as (port, _front):
+        balancer = HAProxy(tmp_path, [port], tls=(both, Path(authority.file)))
+        balancer.start()
+        try:
+            with TlsClient(balancer.port, authority.file, authority.sign(f"{device:016x}")) as node:
+                ids = node.frames(device, 0, 50)
+                assert node.acks(50) == ids
+                node.frames(FOREIGN, 0, 1)
+                assert node.hear() is None
+        finally:
+            balancer.stop()
+    assert sorted(kafka_frames(stack.settings, {device})) == [(device, 1, n) for n in range(50)]
+
+
+@pytest.mark.servers
+def test_any_front_behind_a_balancer_will_do(stack, tmp_path):
+    devices = [0xD3_00 + n for n in range(10)]
+    with running_front(stack.settings) as (first, one), running_front(stack.settings) as (second, other):
+        balancer = HAProxy(tmp_path, [first, second])
+        balancer.start()
+        try:
+            with contextlib.ExitStack() as close:
+                nodes = [close.enter_context(WireClient(balancer.port, f"balanced-{device}")) for device in devices]
+                for device, node in zip(devices, nodes, strict=True):
+                    ids = node.frames(device, 0, 5)
+                    assert node.acks(5) == ids
+                assert [len(front.clients.names) for front in (one, other)] == [5, 5]
+        finally:
+            balancer.stop()
+    assert sorted(kafka_frames(stack.settings, set(devices))) == sorted((device, 1, n) for device in devices for n in range(5))
 
 
 def test_a_proxy_header_is_parsed_whole_or_awaited():

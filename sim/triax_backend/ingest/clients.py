@@ -40,7 +40,7 @@ class Clients:
         self._epoll = select.epoll()
         self._epoll.register(listener, select.EPOLLIN)
         self.by_fd: dict[int, Connection] = {}
-        self._by_name: dict[str, Connection] = {}
+        self.names: dict[str, Connection] = {}
         self.partial_bytes = 0
         self._accept_from_s = 0.0
         self._reasons: Counts[str] = Counts()
@@ -107,8 +107,8 @@ class Clients:
 
     def name(self, connection: Connection, client_id: str) -> Connection | None:
         """`connection` is `client_id` now; the connection that was it before."""
-        older = self._by_name.get(client_id)
-        self._by_name[client_id] = connection
+        older = self.names.get(client_id)
+        self.names[client_id] = connection
         return older
 
     def subscribers(self, topic: str) -> list[Connection]:
@@ -177,8 +177,8 @@ class Clients:
         connection.link, connection.state, connection.plain = None, CLOSED, False
         connection.rest = b""
         self.count_rest(connection)
-        if self._by_name.get(connection.client_id) is connection:
-            del self._by_name[connection.client_id]
+        if self.names.get(connection.client_id) is connection:
+            del self.names[connection.client_id]
         self._connected.set(len(self.by_fd))
         if why and why != LOST:
             self._closed.inc()
