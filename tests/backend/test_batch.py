@@ -20,6 +20,7 @@ from triax_backend.sinks.lake_rows import RAW, frames_table
 from triax_proto.batch import join_array
 from triax_proto.frame import empty, encode
 from triax_proto.names import FRAMES
+from triax_sim.replay import read_csv
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted
@@ -250,3 +251,17 @@ def test_results_replace_what_they_said_before(stack, found):
 def test_columns_are_those_of_the_lake(table):
     names = set(table[0].column_names) | {"at_us", "received_us"}
     assert set(expressions.COLUMNS) <= names
+
+
+def test_the_recorded_unbalance_has_its_line():
+    data = ROOT.parent / "shared" / "data" / "vibrationdaq-adcmxl3021"
+    if not data.is_dir():
+        pytest.skip(f"no recordings: {data}")
+    recording = read_csv(next(data.glob("*MTC*.csv")))
+    g = recording.g()
+    frequency, amplitude = amplitude_spectrum(g, recording.rate_hz)
+    for axis, peak in enumerate((0.737, 0.482, 8.76)):
+        found = line(g[:, axis], recording.rate_hz, 100, 150)
+        assert found.frequency_hz == pytest.approx(121.69, abs=0.42)  # half a line of the sensor's own spectrum
+        assert found.amplitude_g == pytest.approx(peak, rel=0.02)
+    assert frequency[amplitude[:, 2].argmax()] == pytest.approx(121.69, abs=0.01)

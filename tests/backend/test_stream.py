@@ -12,6 +12,7 @@ from triax_backend.stream.state import BadSnapshot, State
 from triax_proto.batch import join, join_array
 from triax_proto.frame import empty, encode
 from triax_proto.v1.event_pb2 import Event
+from triax_sim.replay import read_hsdatalog
 
 sys.path.insert(0, str(Path(__file__).parent))
 import planted
@@ -267,3 +268,41 @@ def test_two_bad_samples_in_one_frame_are_no_spike(seed):
         planted._put(fleet.frames, row, 100, block, np.array([level, 0, 2000]))
     _, events, _ = run(fleet.frames.T.reshape(-1))
     assert not (events["kind"] == Event.KIND_SPIKE).any()
+
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+def recorded(folder):
+    """Frames of the IIS3DWB in a recording: 267 raw samples a value."""
+    if not DATA.is_dir():
+        pytest.skip(f"no recordings: {DATA}")
+    recording = read_hsdatalog(DATA / "st-datalog2-iis3dwb" / folder, "iis3dwb")
+    each = 10 * 267
+    count = len(recording.counts) // each
+    raw = recording.counts[: count * each].astype(np.int64).reshape(count, each, 3)
+    frames = empty(count)
+    sums = raw.reshape(count, 10, 267, 3).sum(axis=2)
+    for axis, name in enumerate("xyz"):
+        frames[name] = sums[:, :, axis]
+    frames["minimum"], frames["maximum"], frames["sum_squares"] = raw.min(axis=1), raw.max(axis=1), (raw * raw).sum(axis=1)
+    frames["device"], frames["boot"], frames["sequence"] = BASE, 1, np.arange(count)
+    frames["samples"], frames["decimation"] = each, 267
+    frames["scale_g"], frames["rate_hz"] = recording.scale_g, recording.rate_hz
+    frames["time_us"] = np.arange(count) * 100_000
+    return frames
+
+
+def test_a_recorded_tap_is_a_spike_and_no_glitch():
+    features, events, _ = run(recorded("STWIN.box_20240916_15_45_40"))
+    kinds = events["kind"].tolist()
+    assert kinds == [Event.KIND_SPIKE]
+    assert events["value"][0] > 1
+    assert features["peak"].max() > 4.5  # the tap itself is still in the features
+    assert features["mean"][0] == pytest.approx([-0.046, -0.111, 1.091], abs=0.01)
+
+
+@pytest.mark.parametrize("folder", ["STWIN.box_DL2_00001", "STWIN_DL2_00001"])
+def test_a_board_turned_in_the_hand_has_no_glitch_no_bearing_and_no_dead_axis(folder):
+    _, events, _ = run(recorded(folder))
+    assert not set(events["kind"].tolist()) & {Event.KIND_GLITCH, Event.KIND_BEARING, Event.KIND_DEAD_AXIS}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from triax_backend.stack import Stack
 from triax_backend.stream import checkpoint
 from triax_backend.stream.columns import of_records
@@ -77,9 +77,13 @@ def read(settings, topic):
 
 
 def committed(settings, group):
-    consumer = Consumer({**settings.kafka_config(), "group.id": group})
-    found = consumer.committed([TopicPartition(FRAMES, number) for number in range(PARTITIONS)], timeout=10)
-    consumer.close()
+    consumer = Consumer({**settings.kafka_config(), "group.id": group, "log_level": 0})
+    try:
+        found = consumer.committed([TopicPartition(FRAMES, number) for number in range(PARTITIONS)], timeout=10)
+    except KafkaException:  # the group's coordinator is not up yet
+        return []
+    finally:
+        consumer.close()
     return [max(part.offset, 0) for part in found]
 
 

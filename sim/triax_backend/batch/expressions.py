@@ -165,6 +165,33 @@ def ranking(hours: ir.Table) -> ir.Table:
     return scored.mutate(place=place)
 
 
+_KINDS = {
+    "overrun": _OVERRUN,
+    "bus_error": _BUS_ERROR,
+    "axis_resync": _RESYNC,
+    "saturated": _SATURATED,
+    "clock_stepped": _CLOCK,
+    "rate_suspect": _RATE,
+    "test_pattern": _PATTERN,
+}
+
+
+def _identities(frames: ir.Table) -> ir.Table:
+    """One row per device, day, boot and sequence: how often it came and what its best row says."""
+    day = frames.mutate(day_us=frames.at_us - frames.at_us % DAY_US)
+    waited = day.received_us - day.at_us
+    return day.group_by(["device", "day_us", "boot", "sequence"]).aggregate(
+        rows=day.count(),
+        checksums=day.checksum.nunique(),
+        lost=day.lost_samples.max(),
+        samples=day.samples.max(),
+        late=(day.own_clock & (waited > LATE_US)).cast("int64").min(),
+        latency_us=day.own_clock.ifelse(waited, ibis.null("int64")).min(),
+        own_clock=day.own_clock.cast("int64").max(),
+        **{name: ((day.flags & bit) != 0).cast("int64").max() for name, bit in _KINDS.items()},
+    )
+
+
 def quality(frames: ir.Table) -> ir.Table:
     """Per device and day of event time: what came and what is wrong with it.
 
@@ -173,51 +200,24 @@ def quality(frames: ir.Table) -> ir.Table:
     a minute after it was measured; latency_s: mean of received - measured, where the node's clock was its own; lost_samples:
     growth within the day; then frames with each flag.
     """
-    day = frames.mutate(day_us=frames.at_us - frames.at_us % DAY_US)
-    flags = day.flags
-    kinds = {
-        "overrun": _OVERRUN,
-        "bus_error": _BUS_ERROR,
-        "axis_resync": _RESYNC,
-        "saturated": _SATURATED,
-        "clock_stepped": _CLOCK,
-        "rate_suspect": _RATE,
-        "test_pattern": _PATTERN,
-    }
-    identity = day.group_by(["device", "day_us", "boot", "sequence"]).aggregate(
-        rows=day.count(),
-        checksums=day.checksum.nunique(),
-        lost=day.lost_samples.max(),
-        samples=day.samples.max(),
-        late=(day.own_clock & (day.received_us - day.at_us > LATE_US)).cast("int64").min(),
-        latency_us=(day.own_clock.ifelse(day.received_us - day.at_us, ibis.null("int64"))).min(),
-        own_clock=day.own_clock.cast("int64").max(),
-        **{name: ((flags & bit) != 0).cast("int64").max() for name, bit in kinds.items()},
+    one = _identities(frames)
+    boots = one.group_by(["device", "day_us", "boot"]).aggregate(
+        rows=one.rows.sum(),
+        frames=one.count(),
+        span=one.sequence.max() - one.sequence.min() + 1,
+        samples=one.samples.sum(),
+        lost_samples=one.lost.max() - one.lost.min(),
+        conflicts=(one.checksums > 1).cast("int64").sum(),
+        late=one.late.sum(),
+        latency_us=one.latency_us.cast("float64").sum(),
+        own_clock=one.own_clock.sum(),
+        **{name: one[name].sum() for name in _KINDS},
     )
-    boots = identity.group_by(["device", "day_us", "boot"]).aggregate(
-        rows=identity.rows.sum(),
-        frames=identity.count(),
-        span=identity.sequence.max() - identity.sequence.min() + 1,
-        samples=identity.samples.sum(),
-        lost_samples=identity.lost.max() - identity.lost.min(),
-        conflicts=(identity.checksums > 1).cast("int64").sum(),
-        late=identity.late.sum(),
-        latency_us=identity.latency_us.cast("float64").sum(),
-        own_clock=identity.own_clock.sum(),
-        **{name: identity[name].sum() for name in kinds},
-    )
+    added = ("rows", "frames", "samples", "lost_samples", "conflicts", "late", "latency_us", "own_clock", *_KINDS)
     days = boots.group_by(["device", "day_us"]).aggregate(
         boots=boots.count(),
-        rows=boots.rows.sum(),
-        frames=boots.frames.sum(),
         missing=(boots.span - boots.frames).sum(),
-        samples=boots.samples.sum(),
-        lost_samples=boots.lost_samples.sum(),
-        conflicts=boots.conflicts.sum(),
-        late=boots.late.sum(),
-        latency_us=boots.latency_us.sum(),
-        own_clock=boots.own_clock.sum(),
-        **{name: boots[name].sum() for name in kinds},
+        **{name: boots[name].sum() for name in added},
     )
     measured = (days.own_clock > 0).ifelse(days.latency_us / days.own_clock / 1e6, ibis.null("float64"))
     return days.mutate(repeats=days.rows - days.frames, latency_s=measured).drop("latency_us")

@@ -87,7 +87,7 @@ class Scores:
 
 
 class KafkaModels:
-    """Follows triax.models.v1 beside the stream; see runner.Models. `now` is monotonic seconds."""
+    """Follows triax.models.v1 beside the stream; see loop.Models. `now` is monotonic seconds."""
 
     def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
         self.score = Scores()

@@ -156,8 +156,7 @@ def _score(settings: Settings, options: argparse.Namespace) -> int:
         return results.store_rows(connection, "batch_scores", rows)
 
 
-def main() -> int:
-    """Run as a command. Returns the exit code: 2 if there is too little to train on."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("window", "bearing", "score"))
     parser.add_argument("--name", help="of the model; else `what`")
@@ -170,6 +169,12 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, help="keep the model in this directory and announce nothing")
     parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main() -> int:
+    """Run as a command. Returns the exit code: 2 if there is too little to train on."""
+    parser = _parser()
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     settings = Settings.from_env()

@@ -20,7 +20,8 @@ _STATES = (1, 2, 4, 8, 16)
 _LEAST_ROWS = 200
 _SHARE_ABOVE = 0.001  # of healthy windows: one in a thousand, a quarter of an hour of one device
 # A held-out part cannot show its own far tail, and crests have a longer one than a normal distribution: the distance of that
-# quantile from the median, times this. At 1.5, 2 % of healthy windows of other machines were above; at 2.5 all planted faults still are.
+# quantile from the median, times this. At 1.5, 2 % of healthy windows of other machines were above; at 2.5 one in a thousand is,
+# and all planted faults still are.
 _TAIL = 2.5
 _MAX_TRAIN = 200_000
 
