@@ -55,6 +55,7 @@ class Account:
     emitted: Emitted
     hops: dict[str, Hop]
     histograms: dict[str, Histogram]
+    reserved: Array  # True for frames of the devices on which errors were planted
     revealed: dict[str, Any] | None = None
 
 
@@ -115,23 +116,28 @@ def _repeats_beyond(hop: Hop, above: Hop | None) -> Array:
 
 
 def _findings(hop: Hop, hops_: Mapping[str, Hop], explain: Expectation, reserved: Array) -> dict[str, Any]:
-    """A hop's result with what no fault explains. What was planted on reserved devices is for the self-test to judge."""
+    """A hop's result with what no fault explains, of all devices but the reserved: those are for the self-test to judge."""
     above = {name: other for name, other in hops_.items() if name != hop.name and name in ("mqtt", "kafka")}
     if hop.name == "kafka":
         above.pop("kafka", None)
     if hop.name == "mqtt":
         above = {}
     result = hop.result(above)
-    missing, kept = split_findings(hop, reserved)["missing"]
+    split = split_findings(hop, reserved)
+    missing, kept = split["missing"]
     kafka = hops_.get("kafka")
     if hop.name not in ("mqtt", "kafka") and kafka is not None:
         missing = np.concatenate([missing, kept[(kafka.seen[kept] > 0)]])  # reserved ones were lost before Kafka, or are a finding
     repeats = hop.repeats[~reserved[hop.repeats]]
     if hop.name == "lake":
         repeats = _repeats_beyond(hop, kafka)
-        result["stored_repeats"], result["repeated"] = result["repeated"], len(repeats)
+        result["stored_repeats"] = result["repeated"]
     elif hop.name == "postgres":
         repeats = hop.repeats
+    here = hop.seen > 0
+    result["reserved"] = {"frames": int((here & reserved).sum()), "missing": result["missing"] - len(missing)}
+    result |= {"frames": int((here & ~reserved).sum()), "missing": len(missing), "repeated": len(repeats)}
+    result["inverted"] = len(split["inverted"][0])
     lost = missing[~explain.explained(hop.emitted, missing, True)]
     twice = repeats[~explain.explained(hop.emitted, repeats, False)] if hop.name == "kafka" else repeats
     result["unexplained_missing"], result["unexplained_repeated"] = len(lost), len(twice)
@@ -206,7 +212,7 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
         "checks": verdict.to_json()["checks"],
         "scenario": scenario.to_json(),
         "start_us": made.start_us,
-        "hops": {"emitted": _emitted(emitted), **results},
+        "hops": {"emitted": _emitted(emitted, reserved), **results},
         "faults": explain.table(made.faults),
         "self_test": self_test,
         "planted": planted,
@@ -217,9 +223,8 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
         "seconds": seconds,
     }
     if redis is not None:
-        devices = len(emitted.latest(emitted.known))
-        data["hops"]["redis"] = {"devices": devices, "behind": len(redis), "named": redis[:100]}
-    return Account(data, verdict, emitted, found, histograms, revealed)
+        data["hops"]["redis"] = {"devices": data["hops"]["emitted"]["devices"], "behind": len(redis), "named": redis[:100]}
+    return Account(data, verdict, emitted, found, histograms, reserved, revealed)
 
 
 def _reserved_devices(scenario: Scenario) -> Array:
@@ -227,9 +232,11 @@ def _reserved_devices(scenario: Scenario) -> Array:
     return device_ids(scenario.seed, np.concatenate(index)) if index else np.empty(0, np.uint64)
 
 
-def _emitted(emitted: Emitted) -> dict[str, Any]:
+def _emitted(emitted: Emitted, reserved: Array) -> dict[str, Any]:
+    mine = emitted.place[~reserved[emitted.place]]
     clones = len(emitted.clones)
-    return {"frames": emitted.frames, "devices": len(np.unique(emitted.device)), **fate_names(emitted.fate[emitted.place])} | (
+    devices = len(emitted.latest(emitted.known & ~reserved))
+    return {"frames": len(mine), "devices": devices, "reserved": emitted.frames - len(mine), **fate_names(emitted.fate[mine])} | (
         {"cloned": clones} if clones else {}
     )
 

@@ -36,6 +36,7 @@ def write(directory: Path, found: Account, data: dict[str, Any]) -> None:
     """Put the evidence beside the generators' files."""
     arrays: dict[str, Any] = {f"{name}_seen": hop.seen for name, hop in found.hops.items()}
     arrays |= {f"{name}_damaged": np.packbits(hop.damaged) for name, hop in found.hops.items()}
+    arrays["reserved"] = np.packbits(found.reserved)
     np.savez_compressed(directory / "hops.npz", **arrays)
     scenario = found.data["scenario"]
     files = sorted(p.name for p in directory.iterdir() if p.suffix in (".ledger", ".npz") or p.name == "seconds.json")
@@ -97,9 +98,14 @@ def _count(emitted: Emitted, name: str, arrays: Any, latency: dict[str, Any]) ->
     hop.seen = arrays[f"{name}_seen"]
     hop.damaged = np.unpackbits(arrays[f"{name}_damaged"], count=len(emitted.known)).astype(bool)
     hop.latency = Histogram.from_json(latency)
-    out = {"frames": int((hop.seen > 0).sum()), "missing": len(hop.missing)}
+    ordinary = ~np.unpackbits(arrays["reserved"], count=len(emitted.known)).astype(bool)
+    missing, extra = hop.missing, np.maximum(hop.seen.astype(np.int64) - 1, 0)
+    counts = ordinary[missing]
+    if name in ("postgres", "lake"):  # of the reserved devices' frames, those that Kafka had
+        counts = counts | (arrays["kafka_seen"][missing] > 0)
+    out = {"frames": int(((hop.seen > 0) & ordinary).sum()), "missing": int(counts.sum())}
     if name != "lake":  # the lake's are those beyond Kafka's
-        out["repeated"] = int(np.maximum(hop.seen.astype(np.int64) - 1, 0).sum())
+        out["repeated"] = int((extra if name == "postgres" else extra[ordinary]).sum())
     return out
 
 

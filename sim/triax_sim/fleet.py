@@ -43,10 +43,12 @@ __all__ = ["Fleet", "main"]
 Array = np.ndarray[Any, Any]
 
 _BLOCK_US = 10_000  # built at once: numpy's cost a call is spread over some hundred frames
+_CATCH_UP_US = 200_000  # 20,000 frames of 10,000 devices: 6 MB
 _CHUNK = 64  # frames between two looks at the clock: a recorded write is at most that many writes late
 _CHORES_US = 100_000  # connections to open, silent peers, full spools
 _PUBACK_US = 10_000_000  # design.md 3.4: no PUBACK within 10 s: reconnect and resend
 _NOBODY_US = 6_000_000  # not one device connected in so long: nobody is there
+_SETTLE_S = 0.004
 _TRICKLE = 4  # rounds of one live frame a device that had to wait for its window, per block
 _REPLAY = 32  # and of backlog: 3,200 frames/s a device at most
 
@@ -154,8 +156,8 @@ class Fleet:
                 if edge >= end:  # not `now`: a generator that is behind still owes all that falls due
                     break
                 self._drain(now)
-                # All that is overdue at once, if this process was kept waiting: catching up block by block would take for ever.
-                edge, at = min(max(edge, now) + _BLOCK_US, end), 0
+                # Overdue frames in larger blocks, if this process was kept waiting: one by one it would not catch up.
+                edge, at = min(max(edge, min(now, edge + _CATCH_UP_US)) + _BLOCK_US, end), 0
                 self.life.happen(edge, self.blocks.changed)
                 block = self.blocks.until(edge)
                 if len(block.due_us) and block.due_us[0] <= now:
@@ -178,9 +180,10 @@ class Fleet:
             now = self.clock()
             if now > until:
                 break
-            self.listener.hear(*self.links.poll(now, 0.005), self.clock())
+            self.listener.hear(*self.links.poll(now), self.clock())
             self._drain(now)
             self._chores(now)
+            time.sleep(_SETTLE_S)  # replies come by the hundred, not each alone
             if now >= second:
                 second += 1_000_000
                 self._line(now)

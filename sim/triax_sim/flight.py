@@ -170,10 +170,13 @@ class Flight:
         """A new connection: all that is not done is backlog."""
         ranges: list[tuple[int, int]] = []
         for lane in (BACK, LIVE):
-            low, send = int(self.low[lane, device]), int(self.send[lane, device])
-            for number in range(low, send):
-                self._before.setdefault((device, number), int(self._sent_us[lane, device, number & (_RING - 1)]))
-            ranges.append((low, int(self.end[lane, device])))
+            send = int(self.send[lane, device])
+            for number in range(int(self.low[lane, device]), send):
+                place = number & (_RING - 1)
+                if not self._acked[lane, device, place]:  # else it was acked before an earlier one, and is done
+                    self._before.setdefault((device, number), int(self._sent_us[lane, device, place]))
+                    ranges.append((number, number + 1))
+            ranges.append((send, int(self.end[lane, device])))
             if lane == BACK:
                 ranges += self._more.pop(device, [])
         merged: list[tuple[int, int]] = []

@@ -86,7 +86,7 @@ class Scenario:
         return tuple(c for c in self.cohorts if c.kind == kind and c.reserved == reserved)
 
     def with_(self, **changes: Any) -> "Scenario":
-        """The scenario with other values: `devices` scales the largest bulk cohort, the rest replaces fields.
+        """The scenario with other values: `devices` (without reserved ones) scales the largest bulk cohort, the rest replaces fields.
 
         Raises BadPlan.
         """
@@ -102,7 +102,7 @@ class Scenario:
 
     def _resized(self, devices: int) -> "Scenario":
         bulk = max(self.of_kind("bulk"), key=lambda c: c.count, default=None)
-        rest = self.devices - (bulk.count if bulk else 0)
+        rest = sum(c.count for c in self.cohorts if c is not bulk and not c.reserved)
         if bulk is None or devices <= rest:
             raise BadPlan(f"{self.name}: {devices} devices are fewer than the {rest} of the other cohorts; take more than {rest}")
         return replace(self, cohorts=_numbered([replace(c, count=devices - rest) if c is bulk else c for c in self.cohorts]))
