@@ -5,9 +5,10 @@ import zlib
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from triax_proto import frame as codec
-from triax_tools.calibrate import apply, compact, document, fit, pose, simulate
+from triax_tools.calibrate import apply, compact, document, fit, gravity, pose, simulate, table
 from triax_tools.calibrate.errors import BadDocument
 from triax_tools.calibrate.model import intrinsic
 from triax_tools.calibrate.recording import Identity
@@ -20,8 +21,6 @@ TERMS = Temperature(30.0, 15.0, 45.0, np.array([[4.5, -3.25, 7.1]]), np.array([[
 
 def make(terms=TERMS, scale=1.0, seed=1):
     """A document of a simulated unit; `scale` multiplies the counts per g (16 g ranges have fewer)."""
-    from triax_tools.calibrate import gravity
-
     rng = np.random.default_rng(seed)
     unit = simulate.draw_unit(rng)
     poses = simulate.hand_poses(pose.CELLS, rng)
@@ -240,3 +239,16 @@ def test_without_temperature_terms_no_temperature_is_outside():
     _, flags = apply.calibrate_counts(made, np.zeros((2, 3)), np.array([np.nan, 500.0]))
     assert not flags.any()
     assert document.dump(compact.decode(compact.encode(made))) == document.dump(made)
+
+
+def test_a_table_of_the_database_in_calibrated_g(made):
+    counts = np.rint(np.random.default_rng(8).normal([100, -200, 16000], 300, (50, 3)))
+    warm = np.where(np.arange(50) < 40, 30.0, 60.0)
+    columns = {"x_g": counts[:, 0], "y_g": counts[:, 1], "z_g": counts[:, 2]}
+    held = pa.table({name: column / 16384 for name, column in columns.items()} | {"temperature_c": pa.array(warm)})
+    found = table.calibrate_table(held, made)
+    exact, _ = apply.calibrate_counts(made, counts, warm)
+    assert np.stack([found[name].to_numpy() for name in columns], axis=1) == pytest.approx(exact, abs=1e-12)
+    assert found["calibration_flags"].to_pylist() == [0] * 40 + [apply.CLAMPED] * 10
+    assert found.schema.metadata[table.HASH] == compact.digest(compact.encode(made)).hex().encode()
+    assert held["x_g"].to_numpy() == pytest.approx(counts[:, 0] / 16384)
