@@ -60,7 +60,7 @@ def measure(
 @with_external
 def demo(
     external: dict[str, str],
-    devices: Annotated[int, typer.Option(help="Virtual accelerometers, 40 of them reserved for planted errors.")] = 200,
+    devices: Annotated[int, typer.Option(help="Virtual accelerometers, beside 40 on which errors are planted.")] = 200,
     gold: Annotated[int, typer.Option(help="Of these, virtual parts that run the node's own code.")] = 8,
     seconds: Annotated[float, typer.Option(help="Length of the run.")] = 20.0,
     qos: Annotated[int, typer.Option(min=0, max=1, help="MQTT quality of service of frames.")] = 1,

