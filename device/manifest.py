@@ -53,6 +53,7 @@ package(  # noqa: F821
         "sntp.py",
         "spool.py",
         "timeserver.py",
+        "update.py",
         "utc.py",
         "window.py",
         "wire.py",

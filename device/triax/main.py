@@ -19,6 +19,7 @@ from triax.node import Node
 from triax.segments import Segments
 from triax.spool import Memory, Spool
 from triax.timeserver import TimeServer
+from triax.update import Probation
 
 _LINK = {"port": 8883, "tls": True, "keepalive_s": 30}
 _VALUES = 10
@@ -110,12 +111,15 @@ def wait_us(channels: list) -> int:
     return max(200, int(min(times)) // _POLLS_PER_FIFO)
 
 
-def loop(node: Node, port, pins: list) -> None:
-    """Steps until the node has stopped. A raised interrupt line shortens the rest."""
+def loop(node: Node, port, pins: list, probation=None) -> None:
+    """Steps until the node has stopped. A raised interrupt line shortens the rest; a program on probation may be left."""
     node.start()
     rest_us = wait_us(node.channels)
     while not node.stopped:
         node.step()
+        if probation is not None and probation.step(node.now_ms, node.connected(), node.acked, node.measures()):
+            node.stop()
+            probation = None
         raised = False
         for pin in pins:
             if pin():
@@ -124,13 +128,14 @@ def loop(node: Node, port, pins: list) -> None:
             port.wait(rest_us)
 
 
-def run(path: str, port_class, log=print) -> None:
-    """Load, build, loop. Returns when the node has said goodbye."""
+def run(path: str, port_class, log=print, slots=None) -> None:
+    """Load, build, loop. Returns when the node has said goodbye. `slots`: a triax.update.Slots on a board that has them."""
     settings = load(path)
     port = port_class(settings)
+    port.board.slots = slots
     node = build(settings, port, log)
     pins = [port.data_ready(sensor) for sensor in settings["sensor"]]
-    loop(node, port, [pin for pin in pins if pin is not None])
+    loop(node, port, [pin for pin in pins if pin is not None], Probation(slots, 0) if slots is not None else None)
 
 
 def _version() -> str:

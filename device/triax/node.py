@@ -153,6 +153,17 @@ class Node:
             for channel in self.channels:
                 channel.stop()
 
+    def connected(self) -> bool:
+        """Has the broker accepted us?"""
+        return self.core.state == mqtt.UP
+
+    def measures(self) -> bool:
+        """Is every sensor measured?"""
+        for channel in self.channels:
+            if channel.capture is None:
+                return False
+        return True
+
     def check_window(self, channel, window: int):
         """(field, reason) if this channel cannot have this window, else None."""
         if channel is not self.channels[0] and window != config.DEFAULTS["window"]:

@@ -24,13 +24,18 @@ class Board:
     """A PC."""
 
     name = "unix"
+    slots = None
 
     def restart(self) -> None:
         """End; whoever started us starts us again."""
         sys.exit(75)
 
     def update(self, manifest: bytes) -> None:
-        """As a restart."""
+        """Try the other slot's program after a restart; stay with ours if it is not what was asked for."""
+        try:
+            self.slots.switch(manifest)
+        except ValueError as error:
+            print("triax: %s" % error)
         self.restart()
 
     def free_heap(self) -> int:

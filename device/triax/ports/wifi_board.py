@@ -16,6 +16,7 @@ from triax.errors import LinkError
 from triax.ports.flash import Files, Store, _make
 from triax.ports.stream import Link, Udp
 from triax.timeserver import TimeServer
+from triax.update import Slots
 
 
 def _bytes(path):
@@ -46,18 +47,21 @@ class WifiLink(Link):
 class Board:
     """The chip."""
 
-    def __init__(self, name: str, link: WifiLink, slots) -> None:
+    def __init__(self, name: str, link: WifiLink) -> None:
         self.name = name
+        self.slots: "Slots" = None
         self._link = link
-        self._slots = slots
 
     def restart(self) -> None:
         """Reset."""
         machine.reset()
 
     def update(self, manifest: bytes) -> None:
-        """Try the other slot's program after a reset."""
-        self._slots.switch(manifest)
+        """Try the other slot's program after a reset; stay with ours if it is not what was asked for."""
+        try:
+            self.slots.switch(manifest)
+        except ValueError as error:
+            print("triax: %s" % error)
         machine.reset()
 
     def free_heap(self) -> int:
@@ -89,7 +93,7 @@ class BoardPort:
     BOARD = "board"
     WATCHDOG_MS = 8000
 
-    def __init__(self, settings: dict, slots=None) -> None:
+    def __init__(self, settings: dict) -> None:
         tls = settings.get("tls", {})
         self._folder = settings["node"]["folder"]
         self.store = Store(self._folder)
@@ -97,7 +101,7 @@ class BoardPort:
         self.udp = Udp()
         self.clock = TimeServer(self.udp, settings["time"]["servers"], time.ticks_us, os.urandom)
         self.watchdog = Watchdog(self.WATCHDOG_MS)
-        self.board = Board(settings["node"].get("board", self.BOARD), self.link, slots)
+        self.board = Board(settings["node"].get("board", self.BOARD), self.link)
 
     def files(self, name: str) -> Files:
         """A folder for segments: on an SD card mounted at `folder`, else on internal flash."""
