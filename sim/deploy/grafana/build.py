@@ -102,8 +102,8 @@ FLEET = [
     panel(
         "Strangest devices by the model",
         "table",
-        "SELECT lpad(to_hex(device), 16, '0') AS device, max(score) AS score, max(model) AS model FROM features "
-        "WHERE windows = 1 AND score IS NOT NULL AND $__timeFilter(time) GROUP BY device ORDER BY 2 DESC NULLS LAST LIMIT 20",
+        "SELECT lpad(to_hex(device), 16, '0') AS device, score, share_above, model, until FROM batch_unusual "
+        "WHERE model = (SELECT model FROM batch_unusual ORDER BY until DESC LIMIT 1) ORDER BY score DESC LIMIT 20",
         width=12,
     ),
     panel(

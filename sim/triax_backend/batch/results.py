@@ -62,6 +62,10 @@ TABLES: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
             "lines_g": f"{_REAL}[]",
         },
     ),
+    "batch_unusual": (
+        ("device", "model"),
+        {"device": _INTEGER, "model": "text", "until": _TIME, "score": _REAL, "share_above": _REAL},
+    ),
     "batch_scores": (
         ("device", "boot", "capture", "start", "model"),
         {

@@ -37,7 +37,7 @@ from triax_backend.stream.columns import of_frames
 from triax_backend.stream.features import FEATURE
 from triax_backend.stream.process import Stream
 
-__all__ = ["features_of", "labelled", "main", "publish", "train_bearing", "train_window"]
+__all__ = ["features_of", "labelled", "main", "publish", "store_unusual", "train_bearing", "train_window"]
 
 log = logging.getLogger("triax.models")
 Array = np.ndarray[Any, Any]
@@ -117,6 +117,21 @@ def publish(
     if out is None:
         store.announce(settings, manifest)
     return manifest
+
+
+def store_unusual(settings: Settings, trained: Trained, label: str, until_us: int) -> int:
+    """How strange each device of the training data is, into batch_unusual."""
+    import psycopg
+
+    from triax_backend.batch import results
+
+    rows = [
+        {**one, "device": int(np.uint64(int(one["device"], 16)).astype(np.int64)), "model": label, "until_us": until_us}
+        for one in trained.report["devices"]
+    ]
+    with psycopg.connect(settings.postgres) as connection:
+        results.create(connection)
+        return results.store_rows(connection, "batch_unusual", rows)
 
 
 def _labels(path: Path) -> dict[tuple[int, int], str]:
@@ -203,6 +218,8 @@ def main() -> int:
         effective_from_us=int((time.time() + options.effective_in_s) * 1e6),
         out=options.out,
     )
+    if options.what == "window" and options.out is None:
+        store_unusual(settings, trained, f"{manifest.name}/{manifest.version}", manifest.effective_from_us)
     print(json.dumps({"name": manifest.name, "version": manifest.version, "address": manifest.address, "report": trained.report}))
     return 0
 

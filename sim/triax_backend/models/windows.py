@@ -103,7 +103,12 @@ def train(rows: Array, seed: int = 0) -> Trained:
         "tune": {"windows": int(parts.tune.sum()), "devices": len(np.unique(rows["device"][parts.tune]))},
         "test": _tested(pipeline, threshold, vectors[parts.test], rows["device"][parts.test]),
     }
-    return Trained(pipeline, threshold, report)
+    trained = Trained(pipeline, threshold, report)
+    report["devices"] = [
+        {"device": f"{device:016x}", "score": score, "share_above": share}
+        for device, score, share in unusual_devices(trained, rows)
+    ]
+    return trained
 
 
 def _tested(pipeline: Any, threshold: float, vectors: Array, device: Array) -> dict[str, Any]:

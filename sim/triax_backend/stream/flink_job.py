@@ -39,10 +39,12 @@ _TRANSACTION_MS = 600_000  # longer than a checkpoint interval and a restart
 
 
 class Engine(KeyedProcessFunction):  # type: ignore[misc]
-    """(partition, FrameBatch) in; (topic, key, value) out."""
+    """(partition, FrameBatch) in; (topic, key, value) out. With `models`, windows are scored by those of triax.models.v1."""
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, partitions: int, models: Settings | None = None) -> None:
         self._keys = partition_keys(partitions)
+        self._models_of = models
+        self._models: Any = None
         self._streams: dict[int, Stream] = {}
         self._waiting: dict[int, list[tuple[int, bytes]]] = {}
 
@@ -52,10 +54,19 @@ class Engine(KeyedProcessFunction):  # type: ignore[misc]
         self._since = context.get_list_state(ListStateDescriptor("since", Types.PICKLED_BYTE_ARRAY()))
         self._done = context.get_state(ValueStateDescriptor("done", Types.LONG()))
         self._count = context.get_state(ValueStateDescriptor("count", Types.LONG()))
+        if self._models_of is not None:
+            from triax_backend.models.serving import KafkaModels
+
+            self._models = KafkaModels(self._models_of)
+
+    def close(self) -> None:
+        """Leave Kafka."""
+        if self._models is not None:
+            self._models.close()
 
     def _restore(self, partition: int) -> Stream:
         """The partition's stream as it was at the checkpoint; records that had not been processed wait."""
-        stream = Stream(State())
+        stream = Stream(State(), self._models.score if self._models is not None else None)
         data = self._snapshot.value()
         if data is not None:
             stream.state.restore(data)
@@ -92,6 +103,9 @@ class Engine(KeyedProcessFunction):  # type: ignore[misc]
 
     def _round(self, partition: int) -> Iterator[Row]:
         stream = self._streams[partition]
+        if self._models is not None:
+            for topic, number, _, value in self._models.poll():
+                yield Row(topic, self._keys[number], value)
         features, events = stream.process(of_records(self._waiting[partition])[0])
         self._waiting[partition] = []
         count = self._count.value() or 0
@@ -196,7 +210,9 @@ def newest_checkpoint(checkpoints: Path) -> str | None:
     return str(max(found, key=lambda path: (path / "_metadata").stat().st_mtime)) if found else None
 
 
-def build(settings: Settings, config: Configuration, *, partitions: int, parallelism: int, interval_ms: int, group: str) -> Any:
+def build(
+    settings: Settings, config: Configuration, *, partitions: int, parallelism: int, interval_ms: int, group: str, models: bool
+) -> Any:
     """The job's statements, ready to `execute()`."""
     env = StreamExecutionEnvironment.get_execution_environment(config)
     env.set_parallelism(parallelism)
@@ -206,7 +222,7 @@ def build(settings: Settings, config: Configuration, *, partitions: int, paralle
     binary = Types.PRIMITIVE_ARRAY(Types.BYTE())
     kind = Types.ROW_NAMED(["t", "k", "v"], [Types.STRING(), binary, binary])
     keyed = source.key_by(lambda row: int(row[0]), Types.INT())
-    out = keyed.process(Engine(partitions), kind).name("triax stream").uid("triax-stream")
+    out = keyed.process(Engine(partitions, settings if models else None), kind).name("triax stream").uid("triax-stream")
     schema = Schema.new_builder()
     for name, column in (("t", DataTypes.STRING()), ("k", DataTypes.BYTES()), ("v", DataTypes.BYTES())):
         schema.column(name, column)
@@ -227,6 +243,7 @@ def main() -> int:
     parser.add_argument("--parallelism", type=int, default=1)
     parser.add_argument("--partitions", type=int, default=16, help="of the topics")
     parser.add_argument("--group", default=GROUP, help="Kafka consumer group and prefix of transactions")
+    parser.add_argument("--no-models", dest="models", action="store_false", help="do not score windows")
     parser.add_argument("--jars", type=Path, default=Path(sys.prefix) / "jars")
     options = parser.parse_args()
     restore = newest_checkpoint(options.checkpoints) if options.restore == "newest" else options.restore
@@ -238,6 +255,7 @@ def main() -> int:
         parallelism=options.parallelism,
         interval_ms=options.interval_ms,
         group=options.group,
+        models=options.models,
     )
     statements.execute().wait()
     return 0
