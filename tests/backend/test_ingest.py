@@ -178,6 +178,33 @@ def test_an_accepted_client_that_breaks_the_protocol_is_closed(front, data):
         assert node.hear() is None
 
 
+def test_who_does_not_go_on_is_closed(stack, monkeypatch):
+    """No CONNECT, a packet that is begun and not ended (a byte now and then keeps nobody alive), replies that are not read."""
+    monkeypatch.setattr("triax_backend.ingest.clients._CONNECT_S", 0.5)
+    monkeypatch.setattr("triax_backend.ingest.clients._PARTIAL_S", 1.0)
+    topic = names.mqtt_topic(0xC5_00, "calibration")
+    with running_front(stack.settings) as (port, front):
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as silent:
+            assert silent.recv(1) == b""
+        with WireClient(port, "half") as node:
+            node.say(b"\x32\xb4\x02")
+            with contextlib.suppress(ConnectionError):
+                for _ in range(100):
+                    time.sleep(0.1)
+                    node.say(b"\x00")
+                pytest.fail("a slow writer was kept")
+        with WireClient(port, "deaf") as node:
+            node.publish(topic, bytes(4_000))
+            node.acks(1)
+            _until(lambda: front.downlink.get(topic.split("/", 2)[2]))
+            node.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            with contextlib.suppress(ConnectionError):
+                for n in range(20_000):
+                    node.say(wire.write_subscribe(n % 60_000 + 1, [(topic, 0)]))
+                pytest.fail("a client that does not read was kept")
+        _until(lambda: not front.clients.by_fd, what="closing")
+
+
 def test_others_are_served_while_many_are_hostile(stack, front):
     device = 0xC5_01
     half = wire.write_connect("half", clean=True, keepalive_s=60)[:7]
