@@ -27,6 +27,7 @@ __all__ = ["CONFLICT", "UNREADABLE", "DeadLetter", "DeadLetters", "Heap", "NotDe
 CONFLICT = "identity conflict"
 UNREADABLE = "unreadable"
 _FLUSH_S = 30.0
+_PRODUCER = {"enable.idempotence": True, "linger.ms": 5, "delivery.timeout.ms": 20_000, "log_level": 0}
 _KINDS = {"frame": names.FRAMES, "raw": names.RAW, "event": names.EVENTS, "info": names.DEVICES, "status": names.DEVICES}
 
 
@@ -77,11 +78,10 @@ class DeadLetters:
     def __init__(self, settings: Settings, stage: str, account: Account) -> None:
         self._stage = stage
         self._account = account
-        self._failed = ""
+        self._failed, self._fatal = "", False
         self._waiting: Counter[str] = Counter()
-        self._producer = Producer(
-            {**settings.kafka_config(), "enable.idempotence": True, "linger.ms": 5, "delivery.timeout.ms": 20_000, "log_level": 0}
-        )
+        self._config = {**settings.kafka_config(), **_PRODUCER}
+        self._producer = Producer(self._config)
 
     def put(self, letter: DeadLetter) -> None:
         """Send a letter of this stage; `stage` and `time_us` are set here."""
@@ -130,6 +130,7 @@ class DeadLetters:
     def _delivered(self, error: KafkaError | None, _: Message) -> None:
         if error is not None:
             self._failed = error.str()
+            self._fatal = self._fatal or error.fatal()
 
     def flush(self) -> dict[str, int]:
         """Wait until Kafka has everything put since the last flush; number of letters by cause. Raises NotDelivered."""
@@ -138,6 +139,8 @@ class DeadLetters:
         waiting, self._waiting = dict(self._waiting), Counter()
         if left or failed:
             self._producer.purge()
+            if self._fatal:  # an idempotent producer that lost its place never works again
+                self._producer, self._fatal = Producer(self._config), False
             raise NotDelivered(f"dead letters do not reach Kafka: {failed or f'{left} not delivered in {_FLUSH_S:.0f} s'}")
         return waiting
 

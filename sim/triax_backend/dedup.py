@@ -9,12 +9,14 @@ The last RECENT checksums of an identity are kept, so that another checksum unde
 """
 
 import struct
-from bisect import bisect_right
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
+
+from triax_backend.packed import BadState, Cutter
+from triax_backend.ranges import add_to
 
 __all__ = ["RECENT", "BadState", "Judged", "Seen", "Verdict"]
 
@@ -39,10 +41,6 @@ _COLUMNS: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("_used", "i8", ()),
     ("_recent", "u4", (RECENT,)),
 )
-
-
-class BadState(ValueError):
-    """Stored bytes are no state of this module: another version wrote them, or they were changed."""
 
 
 class Verdict(IntEnum):
@@ -195,7 +193,7 @@ class Seen:
             if high > low:
                 older.append([low, high])
             self._low[slot], self._high[slot] = number, number + 1
-        elif not _add_to(older, number):
+        elif not add_to(older, number):
             return False
         if older and older[-1][1] == self._low[slot]:
             self._low[slot] = older.pop()[0]
@@ -269,7 +267,7 @@ class Seen:
             raise BadState(
                 f"dedup state of version {version} ({magic!r}), this program reads {_VERSION}; run the one that wrote it"
             )
-        cut = _Cutter(data, _HEAD.size)
+        cut = Cutter(data, _HEAD.size)
         device, boot = cut("<u8", count), cut("<u4", count)
         floor, low, high = cut("<u8", count), cut("<u8", count), cut("<u8", count)
         lengths = cut("<u4", count)
@@ -288,41 +286,3 @@ class Seen:
                 self._older[slot], holes = holes[:taken], holes[taken:]
         self._evicted[partition] = dict(zip(names, highs, strict=True))
         self._forgotten[partition] = forgotten
-
-
-def _add_to(older: list[list[int]], number: int) -> bool:
-    """Add a number to ascending ranges; False if it was there."""
-    at = bisect_right(older, number, key=lambda r: r[0])
-    before = older[at - 1] if at else None
-    after = older[at] if at < len(older) else None
-    if before is not None and number < before[1]:
-        return False
-    if before is not None and number == before[1]:
-        before[1] = number + 1
-        if after is not None and after[0] == before[1]:
-            before[1] = after[1]
-            del older[at]
-    elif after is not None and number + 1 == after[0]:
-        after[0] = number
-    else:
-        older.insert(at, [number, number + 1])
-    return True
-
-
-class _Cutter:
-    """Takes arrays off stored bytes, one behind the other."""
-
-    def __init__(self, data: bytes, at: int) -> None:
-        self._data, self._at = data, at
-
-    def __call__(self, kind: str, count: int) -> Array:
-        size = np.dtype(kind).itemsize * count
-        if self._at + size > len(self._data):
-            raise BadState(f"dedup state ends after {len(self._data)} bytes, want {self._at + size}")
-        out = np.frombuffer(self._data, kind, count, self._at)
-        self._at += size
-        return out
-
-    def end(self) -> None:
-        if self._at != len(self._data):
-            raise BadState(f"{len(self._data) - self._at} bytes too many in a dedup state")

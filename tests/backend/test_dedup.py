@@ -46,7 +46,7 @@ flushes = st.lists(st.lists(frame, max_size=40), max_size=8)
 
 
 @given(flushes, st.booleans())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_it_is_the_naive_set(flushes, stored):
     seen, naive = Seen(), Naive()
     for frames in flushes:
@@ -63,7 +63,7 @@ def test_it_is_the_naive_set(flushes, stored):
 
 
 @given(flushes)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_bounded_memory_never_calls_a_new_frame_a_repeat(flushes):
     seen, naive = Seen(identities=2, ranges=3, evicted=3), Naive()
     for frames in flushes:

@@ -53,6 +53,20 @@ def test_postgres_away_at_start_and_dead_in_the_middle(servers, place):
     assert identities(place.postgres()) == identities(place.kafka_once())
 
 
+def test_kafka_dead_in_the_middle(servers, place):
+    frames = wire(place.frames(10, 20))
+    sink = place.run("timescale", "--flush-s", "0.2")
+    to_kafka(place.settings, frames[:100])
+    place.wait(lambda: len(place.postgres()) >= 100, "the first frames", alive=[sink])
+    servers["kafka"].kill()
+    place.wait(lambda: said(sink, "Kafka is away"), "the log to say so", alive=[sink])
+    servers.restart("kafka")
+    to_kafka(place.settings, frames[50:])
+    place.wait(lambda: len(place.postgres()) >= 200, "all frames", alive=[sink])
+    assert place.stop(sink) == 0
+    assert identities(place.postgres()) == identities(place.kafka_once())
+
+
 def test_redis_dead_in_the_middle(servers, place):
     frames = wire(place.frames(10, 10))
     sink = place.run("redis", "--flush-s", "0.2")
