@@ -39,6 +39,7 @@ def measure(
     external: dict[str, str],
     page: int | None,
     quiet: bool,
+    stream: bool = True,
 ) -> Report:
     """Start the path, run the scenario, show it. Ends the command with code 1 where something cannot even begin."""
     console = Console(stderr=True, quiet=quiet)
@@ -46,7 +47,7 @@ def measure(
     try:
         with show():
             show.text("starting the servers")
-            with path(directory, profile, way, external) as system:
+            with path(directory, profile, way, external, stream) as system:
                 report = run(scenario, system, directory, show.news, show.prepared)
                 show.done(report)
                 if page is not None:

@@ -43,12 +43,13 @@ def run(
         Path | None, typer.Option(help="Where the report and the evidence go.", show_default="~/.local/state/triax/runs/...")
     ] = None,
     port: Annotated[int | None, typer.Option(help="Serve the live page here; 0: any free port.")] = None,
+    stream: Annotated[bool, typer.Option("--stream", help="Make features and events too.")] = False,
     json: Json = False,
 ) -> None:
     """Run a scenario and judge it. Exit code: 0 PASS, 1 FAIL or it cannot run here, 2 INVALID or wrong usage."""
     chosen = scenario_of(scenario, devices=devices, qos=qos, duration_s=seconds, seed=seed)
     directory = out or home() / "runs" / f"{chosen.name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
-    conclude(measure(chosen, directory, stack, way, external, port, json), json)
+    conclude(measure(chosen, directory, stack, way, external, port, json, stream), json)
 
 
 @app.command()

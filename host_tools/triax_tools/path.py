@@ -18,11 +18,11 @@ _HOPS = {"kafka": "", "postgres": "sinks.timescale", "lake": "sinks.lake", "redi
 
 @contextlib.contextmanager
 def path(
-    directory: Path, profile: str = "embedded", way: str = "bridge", external: Mapping[str, str] | None = None
+    directory: Path, profile: str = "embedded", way: str = "bridge", external: Mapping[str, str] | None = None, stream: bool = True
 ) -> Iterator[System]:
     """Servers in `directory`/stack and workers in `directory`/workers, until the block ends.
 
-    `external`: servers that are there already. Raises StackError; then nothing runs.
+    `external`: servers that are there already. `stream`: make features and events too. Raises StackError; then nothing runs.
     """
     given = dict(external or {})
     port = None
@@ -32,7 +32,7 @@ def path(
     shutil.rmtree(directory / "stack", ignore_errors=True)
     with (
         Stack(directory / "stack", profile, external=given) as stack,
-        Pipeline(stack.settings, directory / "workers", way, port) as pipeline,
+        Pipeline(stack.settings, directory / "workers", way, port, stream) as pipeline,
     ):
         yield System(
             stack.settings,

@@ -12,12 +12,13 @@ from triax_backend.servers.ports import free_port
 from triax_backend.settings import Settings
 from triax_backend.supervise import Supervisor
 
-__all__ = ["STAGES", "WAYS", "Account", "Pipeline", "account", "healthy", "stages"]
+__all__ = ["STAGES", "STREAM", "WAYS", "Account", "Pipeline", "account", "healthy", "stages"]
 
 # Ways into Kafka.
 WAYS = ("bridge", "ingest")
-# What reads Kafka, after the way in.
+# What reads frames from Kafka, after the way in; and what makes features and events of them, with the sink of those.
 STAGES = ("sinks.timescale", "sinks.lake", "sinks.redis")
+STREAM = ("stream.runner", "sinks.features")
 _TIMEOUT_S = 1.0
 
 
@@ -34,10 +35,10 @@ class Account:
     last_delivery_s: float = 0.0
 
 
-def stages(way: str = "bridge", port: int | None = None) -> dict[str, list[str]]:
-    """Arguments of each stage's module. `port`: where the ingest front listens."""
+def stages(way: str = "bridge", port: int | None = None, stream: bool = True) -> dict[str, list[str]]:
+    """Arguments of each stage's module. `port`: where the ingest front listens. `stream`: features and events too."""
     way_in = [] if way == "bridge" else ["--port", str(port or 1883)]
-    return {way: way_in} | {stage: [] for stage in STAGES}
+    return {way: way_in} | {stage: [] for stage in (*STAGES, *(STREAM if stream else ()))}
 
 
 def account(port: int) -> Account | None:
@@ -79,10 +80,12 @@ class Pipeline:
     `way`: "bridge" (subscribes to the broker of TRIAX_MQTT) or "ingest" (is the MQTT server, on `port`).
     """
 
-    def __init__(self, settings: Settings, directory: Path, way: str = "bridge", port: int | None = None) -> None:
+    def __init__(
+        self, settings: Settings, directory: Path, way: str = "bridge", port: int | None = None, stream: bool = True
+    ) -> None:
         self.supervisor = Supervisor(settings, directory)
         self.ports: dict[str, int] = {}
-        self._stages = stages(way, port)
+        self._stages = stages(way, port, stream)
 
     def start(self) -> "Pipeline":
         """Start every stage; they wait for their servers themselves."""

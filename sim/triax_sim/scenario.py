@@ -86,7 +86,7 @@ class Scenario:
         return tuple(c for c in self.cohorts if c.kind == kind and c.reserved == reserved)
 
     def with_(self, **changes: Any) -> "Scenario":
-        """The scenario with other values: `devices`, without reserved ones, scales the largest bulk cohort; the rest replaces fields.
+        """The scenario with other values: `devices`, without reserved ones, scales the largest bulk cohort; others replace fields.
 
         Raises BadPlan.
         """
