@@ -128,6 +128,17 @@ def test_killed_anywhere_it_sends_every_row_once(kafka, tmp_path):
     wait_for(settings, "killed", ends, process, log)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0, log.read_text()
+    check(settings, features, events)
+    # the snapshots say the same as one run without a break
+    store = checkpoint.Objects(settings, "killed")
+    for number in range(PARTITIONS):
+        offset, state = checkpoint.unpack(store.load(number))
+        assert offset == ends[number]
+        assert state == whole.state.snapshot(number)
+
+
+def check(settings, features, events):
+    """Every row and event once, on the partition of its device."""
     found = [(number, decode(value)) for number, _, value in read(settings, FEATURES)]
     rows = np.concatenate([rows for _, rows in found])
     assert len(rows) == len(features)
@@ -135,12 +146,45 @@ def test_killed_anywhere_it_sends_every_row_once(kafka, tmp_path):
     assert all(partition(int(row["device"]), PARTITIONS) == number for number, some in found for row in some)
     sent = sorted(value for _, _, value in read(settings, EVENTS))
     assert sent == sorted(event.SerializeToString(deterministic=True) for event in messages(events))
-    # the snapshots say the same as one run without a break
-    store = checkpoint.Objects(settings, "killed")
-    for number in range(PARTITIONS):
-        offset, state = checkpoint.unpack(store.load(number))
-        assert offset == ends[number]
-        assert state == whole.state.snapshot(number)
+
+
+def count(records, ends):
+    for number, _ in records:
+        ends[number] += 1
+    return ends
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(180)
+def test_two_runners_share_and_one_takes_over_while_kafka_dies(tmp_path):
+    log = tmp_path / "stream.log"
+    records = records_of(planted.fleet(devices=40, frames=240, per_kind=1, seed=10).frames)
+    features, events = Stream().process(of_records(records)[0])
+    quarter = [records[index : index + len(records) // 4] for index in range(0, len(records), len(records) // 4)]
+    ends = [0] * PARTITIONS
+    with Stack(tmp_path / "stack", only=("kafka",), partitions=PARTITIONS) as stack:
+        settings = stack.settings
+        flags = {"commit_s": 0.2, "state_dir": tmp_path / "state"}
+        one = start(settings, "shared", log, instance="one", **flags)
+        produce(settings, quarter[0])
+        wait_for(settings, "shared", count(quarter[0], ends), one, log)
+        two = start(settings, "shared", log, instance="two", **flags)
+        produce(settings, quarter[1])
+        wait_for(settings, "shared", count(quarter[1], ends), two, log)
+        one.send_signal(signal.SIGTERM)
+        assert one.wait(30) == 0, log.read_text()
+        produce(settings, quarter[2])
+        stack["kafka"].kill()
+        time.sleep(1)
+        stack.restart("kafka")
+        for part in quarter[3:]:
+            produce(settings, part)
+        for part in quarter[2:]:
+            count(part, ends)
+        wait_for(settings, "shared", ends, two, log, timeout_s=90)
+        two.send_signal(signal.SIGTERM)
+        assert two.wait(30) == 0, log.read_text()
+        check(settings, features, events)
 
 
 def test_snapshots_in_a_directory(tmp_path):

@@ -151,6 +151,8 @@ class Runner:
         self._fresh = True
 
     def _revoked(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
+        if not self._fresh:  # between two rounds: whoever takes over need not read far back
+            self._save_all()
         for part in parts:
             with contextlib.suppress(KeyError):
                 self.account.lost_partition(part.topic, part.partition)
