@@ -13,6 +13,7 @@ import pytest
 from . import tape
 
 HERE = Path(__file__).parent
+TIMEOUT_S = 600  # ten thousand frames in bytecode, on a busy machine
 ROOT = HERE.parents[1]
 BELOW = {"2^30": 2**30 - 1_500_000, "2^32": 2**32 - 1_500_000}  # the counters pass the limit within the run
 TWO = [("adxl382", "spi"), ("iis3dwb", "spi")]
@@ -52,7 +53,7 @@ def run(command, **environment):
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=TIMEOUT_S,
         env=os.environ | {k: str(v) for k, v in environment.items()},
     )
     assert done.returncode == 0, done.stdout + done.stderr
@@ -96,6 +97,7 @@ def test_a_thousand_frames_on_32_bits(tmp_path, part, bus, below):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("replay", [replay64, replay32])
 @pytest.mark.parametrize(("part", "bus", "below"), RUNS)
 def test_ten_thousand_frames(tmp_path, replay, part, bus, below):
