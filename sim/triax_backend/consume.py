@@ -154,7 +154,15 @@ class Loop:
         self._consumer.resume([TopicPartition(*part) for part in parts])
         self._at = {part: at for part, at in stored.items() if at is not None}
         self._fresh = False
+        self._lag(stored)
         return True
+
+    def _lag(self, stored: dict[Part, int | None]) -> None:
+        """Tell what waits before the first of it is delivered."""
+        with contextlib.suppress(KafkaException):
+            for part, at in stored.items():
+                low, end = self._consumer.get_watermark_offsets(TopicPartition(*part), timeout=_WAIT_S)
+                self._sink.account.lag(*part, max(0, end - (low if at is None else at)))
 
     def _gather(self) -> Batch:
         """Records of one flush; empty if partitions changed hands meanwhile."""
