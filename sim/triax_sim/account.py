@@ -213,7 +213,7 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
         "scenario": scenario.to_json(),
         "start_us": made.start_us,
         "hops": {"emitted": _emitted(emitted, reserved), **results},
-        "faults": explain.table(made.faults),
+        "faults": explain.table(made.faults, found.get("kafka"), reserved),
         "self_test": self_test,
         "planted": planted,
         "generator": _generator(made, histograms),

@@ -15,6 +15,7 @@ Array = np.ndarray[Any, Any]
 
 # A fault's effect begins with it and ends when all that it delayed has caught up: PUBACK timeout (10 s), backoff (to 30 s).
 _AFTER_US = 45_000_000
+_JUST_BEFORE_US = 1_000_000  # frames that were under way when a fault began
 
 
 class Expectation:
@@ -56,12 +57,28 @@ class Expectation:
             out |= fate == FATES["unknown"]
         return out
 
-    def table(self, seen: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Each fault: what it is, what it may cost, when it was done."""
+    def _cost(self, due_us: Array) -> Array:
+        """Index of the fault that each frame is put down to, -1: none."""
+        begins = np.array([self._start_us + int(fault.at_s * 1e6) for fault in self.faults])
+        order = np.argsort(begins, kind="stable")
+        index = np.searchsorted(begins[order], due_us + _JUST_BEFORE_US, "right") - 1
+        return np.where(index >= 0, order[index], -1) if len(order) else np.full(len(due_us), -1)
+
+    def table(self, seen: list[dict[str, Any]], hop: Hop | None, reserved: Array) -> list[dict[str, Any]]:
+        """Each fault: what it is, what it may cost and did cost at `hop`, when it was done.
+
+        A missing or repeated frame is put down to the last fault that had begun when it was due, or began within its first second.
+        """
+        costs: list[Array] = []
+        if hop is not None:
+            due_us = hop.emitted.due_us
+            costs = [self._cost(due_us[place[~reserved[place]]]) for place in (hop.missing, hop.repeats)]
         rows = []
         for n, (fault, may) in enumerate(zip(self.faults, self.may, strict=True)):
             row = {name: value for name, value in asdict(fault).items() if value not in ("", 0.0)}
             row |= {"may_lose": sorted(may.lost), "may_repeat": may.repeats, "why": may.why}
+            if costs:
+                row |= {name: int((cost == n).sum()) for name, cost in zip(("lost", "repeated"), costs, strict=True)}
             rows.append(row | {"done": [entry for entry in seen if entry.get("fault") == n]})
         return rows
 

@@ -11,11 +11,8 @@ accounted for.
 """
 
 import base64
-import contextlib
-import gc
 import json
 import os
-import signal
 import ssl
 import sys
 import time
@@ -37,6 +34,7 @@ from triax_sim.meter import Meter
 from triax_sim.packet import DISCONNECT
 from triax_sim.plan import Plan
 from triax_sim.population import Population
+from triax_sim.serve import serve
 
 __all__ = ["Fleet", "main"]
 
@@ -320,29 +318,8 @@ class Fleet:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the plan given as the only argument; exit code 0, whatever became of the frames: that is for the ledger to say."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if len(words) != 1:
-        print(
-            "usage: python -m triax_sim.fleet PLAN (one JSON object, or - to read it from a line of standard input)",
-            file=sys.stderr,
-        )
-        return 2
-    fleet = Fleet(Plan.from_json(sys.stdin.readline() if words[0] == "-" else words[0]))
-
-    def stop(*_: object) -> None:
-        fleet.stop = True
-
-    signal.signal(signal.SIGTERM, stop)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, fleet.plan.nice)
-    gc.collect()
-    gc.freeze()
-    gc.disable()  # nothing here makes cycles; a collection over 10,000 connections is a pause
-    result = fleet.run()
-    names = ("due", "sent", "acked", "unsent", "open")
-    print(json.dumps({"done": {name: result[name] for name in names}}), flush=True)
-    return 0
+    """Run the plan given as the only argument."""
+    return serve("fleet", Fleet, arguments)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ it, acked when the spool has let it go.
 """
 
 import base64
-import contextlib
-import gc
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +26,7 @@ from triax_sim.meter import Meter
 from triax_sim.plan import BadPlan, Plan
 from triax_sim.population import indices
 from triax_sim.replay import read_hsdatalog
+from triax_sim.serve import serve
 from triax_sim.virtual_node import Device, Entry
 
 __all__ = ["Gold", "main"]
@@ -175,23 +173,7 @@ class Gold:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the plan given as the only argument."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if len(words) != 1:
-        print("usage: python -m triax_sim.gold PLAN (one JSON object)", file=sys.stderr)
-        return 2
-    gold = Gold(Plan.from_json(words[0]))
-
-    def stop(*_: object) -> None:
-        gold.stop = True
-
-    signal.signal(signal.SIGTERM, stop)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, gold.plan.nice)
-    gc.collect()
-    gc.freeze()
-    result = gold.run()
-    print(json.dumps({"done": {name: result[name] for name in ("due", "sent", "acked", "unsent", "open")}}), flush=True)
-    return 0
+    return serve("gold", Gold, arguments)
 
 
 if __name__ == "__main__":

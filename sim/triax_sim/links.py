@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from triax_sim.each import NOTHING, READ, each, tls_read, tls_write
 from triax_sim.packet import CONNACK, BadReply, cut
 from triax_sim.plan import Target
 
@@ -23,7 +24,6 @@ __all__ = ["CONNECTING", "GREETING", "HANDSHAKE", "OFF", "UP", "WAIT", "Links"]
 
 OFF, WAIT, CONNECTING, HANDSHAKE, GREETING, UP = range(6)
 
-_READ = 4096  # more than a window of PUBACKs
 _GREETING_US = 20_000_000  # a server that takes longer to answer CONNECT is as good as dead
 _BACKOFF_FIRST_US, _BACKOFF_MOST_US = 500_000, 30_000_000
 _AT_ONCE_US = 50_000  # without backoff; an embedded stack needs about that long to open a socket
@@ -142,20 +142,9 @@ class Links:
 
     def send(self, devices: list[int], packets: list[bytes]) -> list[int]:
         """Write one packet to each device; bytes taken: 0 if its socket is full, -1 if it is broken."""
-        done: list[int] = []
         if self._context is None:
-            calls = map(os.write, self.fd[devices].tolist(), packets)
-        else:
-            calls = map(_tls_write, [self._sockets[d] for d in devices], packets)
-        while True:
-            # extend keeps what it had taken when a call raises, and map goes on after it: no Python per packet in between.
-            try:
-                done.extend(calls)
-                return done
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                done.append(0)
-            except OSError:
-                done.append(-1)
+            return each(map(os.write, self.fd[devices].tolist(), packets), 0, -1)
+        return each(map(tls_write, [self._sockets[d] for d in devices], packets), 0, -1)
 
     def hold(self, device: int, rest: bytes, token: int) -> None:
         """Keep what a socket did not take; `written(device, token)` is called when it has gone out."""
@@ -195,24 +184,15 @@ class Links:
         return self._read(devices, self.fd[devices].tolist() if devices else [], now)
 
     def _read(self, devices: list[int], numbers: list[int], now: int) -> tuple[list[int], list[bytes]]:
-        said: list[bytes] = []
         if self._context is None:
-            calls = map(os.read, numbers, repeat(_READ))
+            said = each(map(os.read, numbers, repeat(READ)), NOTHING, b"")
         else:
-            calls = map(_tls_read, [self._sockets[d] for d in devices])
-        while True:
-            try:
-                said.extend(calls)
-                break
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                said.append(b"\0")  # nothing yet; no packet starts with it
-            except OSError:
-                said.append(b"")
-        if b"" in said or b"\0" in said:
+            said = each(map(tls_read, [self._sockets[d] for d in devices]), NOTHING, b"")
+        if b"" in said or NOTHING in said:
             for device, data in zip(devices, said, strict=True):
                 if not data:
                     self.close(device, now)
-            pairs = [(d, s) for d, s in zip(devices, said, strict=True) if s not in (b"", b"\0")]
+            pairs = [(d, s) for d, s in zip(devices, said, strict=True) if s not in (b"", NOTHING)]
             devices, said = [d for d, _ in pairs], [s for _, s in pairs]
         return devices, said
 
@@ -306,14 +286,3 @@ class Links:
         for device in range(self.count):
             self.close(device, now, again=False)
         self._epoll.close()
-
-
-def _tls_write(link: Any, packet: bytes) -> int:
-    return int(link.send(packet))
-
-
-def _tls_read(link: Any) -> bytes:
-    data: bytes = link.recv(_READ)
-    while data and link.pending():
-        data += link.recv(_READ)
-    return data

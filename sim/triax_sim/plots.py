@@ -45,7 +45,7 @@ def rate(seconds: list[dict[str, Any]]) -> str:
     axes.set_xlabel("second of the run")
     axes.set_ylabel("frames")
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _svg(figure)
 
 
@@ -59,7 +59,7 @@ def distribution(histograms: dict[str, Histogram]) -> str:
             axes.plot([1 / (1 - p / 100) for p in percents], values, color=colour, label=name, marker=".")
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xticks([1, 2, 10, 100, 1000, 10000], ["0 %", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"])
+    axes.set_xticks([1, 2, 10, 100, 1000, 10000], ["0", "50 %", "90 %", "99 %", "99.9 %", "99.99 %"])
     axes.minorticks_off()
     axes.set_ylabel("ms")
     if any(histogram.count for histogram in histograms.values()):
@@ -98,7 +98,7 @@ def loss(emitted: Emitted, hops: dict[str, Hop], start_us: int) -> str:
     axes.set_ylabel("frames missing")
     axes.set_ylim(bottom=0)
     if hops:
-        axes.legend(frameon=False, ncols=len(hops))
+        axes.legend(frameon=False, ncols=len(hops), loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return _svg(figure)
 
 

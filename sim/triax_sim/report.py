@@ -151,8 +151,10 @@ class Report:
         for fault in self.data["faults"]:
             done = "; ".join(f"{e['what']} at {e['done_s']:.1f} s" for e in fault["done"]) or "not carried out"
             lost = ", ".join(fault["may_lose"]) or "nothing"
-            rows.append([done, lost, fault["may_repeat"], fault["why"]])
-        return "<h2>Faults: what each may cost</h2>" + _table(["what happened", "may lose", "may repeat", "why"], rows)
+            cost = [fault.get("lost", ""), fault.get("repeated", "")]
+            rows.append([done, lost, cost[0], fault["may_repeat"], cost[1], fault["why"]])
+        head = ["what happened", "may lose", "lost", "may repeat", "repeated at Kafka", "why"]
+        return "<h2>Faults: what each may cost, and did</h2>" + _table(head, rows)
 
     def _self_test(self) -> str:
         test = self.data["self_test"]
@@ -190,7 +192,7 @@ class Report:
             if path.name not in ("report.json", "evidence.json", "seconds.json"):
                 stats = json.loads(path.read_text())
                 out.append([second["cpu_s"] for second in stats.get("seconds", [])])
-        return out
+        return [one for one in out if one]
 
     def _missing_by_device(self, missing: Any) -> Any:
         emitted = self.found.emitted

