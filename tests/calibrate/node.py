@@ -19,7 +19,7 @@ from triax.spool import Memory, Spool
 from triax_proto.v1.device_pb2 import DeviceInfo
 from triax_sim.chips import load
 from triax_sim.motion import still
-from triax_sim.sensor import Sensor
+from triax_sim.sensor import Imperfections, Sensor
 from triax_sim.wiring import connect
 from triax_sim.world import World
 
@@ -123,14 +123,15 @@ class _Board:
 class RealNode:
     """The device package on a virtual IIS3DWB, its world driven by a thread, its socket real."""
 
-    def __init__(self, url):
+    def __init__(self, url, noise_ug=0.0):
         self.world = World()
-        _, bus = connect(self.world, load("iis3dwb")(self.world, Sensor(still())))
+        sensor = Sensor(still(), Imperfections(noise_ug_rthz=(noise_ug, noise_ug, noise_ug)))
+        _, bus = connect(self.world, load("iis3dwb")(self.world, sensor))
         settings = {"range_g": 2, "odr_hz": 26_667}
         link = {"host": "127.0.0.1", "port": int(url.rpartition(":")[2]), "tls": False, "keepalive_s": 20}
         self.store = _Store()
         self._link = Link()
-        channel = Channel(DEVICE, Iis3dwb(bus), Spool(Memory(100, 300)), settings)
+        channel = Channel(DEVICE, Iis3dwb(bus), Spool(Memory(100, 300)), settings, raw_sets=512, raw_slots=64)
         self.node = Node([channel], _Clock(self.world), self._link, self.store, link, _Board(), firmware="test")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)

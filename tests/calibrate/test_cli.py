@@ -18,7 +18,7 @@ from triax_tools.calibrate.session import Session
 from triax_tools.calibrate.virtual import draw_imperfections, truth_of
 from typer.testing import CliRunner
 
-from .node import DEVICE, PahoNode, mosquitto
+from .node import DEVICE, PahoNode, RealNode, mosquitto
 from .test_drift import fleet_of
 from .test_recording import frames_of, write_capture
 from .test_response import shaker_run
@@ -262,6 +262,23 @@ def test_the_page_shows_what_the_guide_says_and_takes_a_redo():
             urllib.request.urlopen(foreign, timeout=5)
         refused.value.close()
         assert not page.wants_redo()
+
+
+@pytest.mark.servers
+def test_raw_samples_of_the_real_node_and_its_clock_and_noise(tmp_path):
+    """The device package on a virtual part, asked for half a second of raw samples over a real broker."""
+    with mosquitto(tmp_path) as url, RealNode(url, noise_ug=75.0) as there:
+        live = ["--device", f"{DEVICE:016x}", "--mqtt", url]
+        found = run("capture", tmp_path / "raw.cap", *live, "--raw", "0.5")
+        clock = run("clock", f"live:{DEVICE:016x}", "--mqtt", url, "--seconds", "4", "--report", tmp_path / "clock.html")
+        assert there.node.channels[0].configuration.version == 1
+    assert found["samples"] == pytest.approx(13_333, abs=300)
+    assert clock["lost_frames"] == 0
+    recording = read(tmp_path / "raw.cap")
+    assert len(recording.counts) == found["samples"]
+    assert recording.counts[:, 2].mean() == pytest.approx(1 / 0.061e-3, rel=1e-3)
+    density = run("noise", tmp_path / "raw.cap", "--bin", "50")["density_one_sided_g_rthz"]
+    assert density == pytest.approx([75e-6] * 3, rel=0.05)
 
 
 @pytest.mark.servers

@@ -127,3 +127,17 @@ def test_a_line_does_not_raise_the_floor():
 def test_refusals_say_what_to_do(call, match):
     with pytest.raises(Refused, match=match):
         call()
+
+
+@pytest.mark.slow
+def test_e2_e3_over_200_seeds():
+    """Goals E2 and E3, K included, and the coverage of the intervals."""
+    found = [noise.fit_noise(noise.allan(coloured(N, B, 0.15e-6, 500 + seed)[:, None], 10), 0) for seed in range(200)]
+    assert np.array([f.n.value for f in found]) == pytest.approx(np.full(200, N), rel=0.02)
+    b = np.array([f.b.value for f in found], float)
+    assert b.mean() == pytest.approx(B, rel=0.05)
+    assert (np.abs(b / B - 1) <= 0.35).mean() >= 0.99
+    for fit in found:
+        assert (fit.k.value is None) == (fit.k.low <= 0)
+    for name, truth in (("n", N), ("b", B), ("k", 0.15e-6)):
+        assert np.mean([getattr(f, name).low <= truth <= getattr(f, name).high for f in found]) >= 0.9

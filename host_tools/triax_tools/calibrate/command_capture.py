@@ -26,6 +26,7 @@ from triax_tools.calibrate.guide import Guide, Prompt
 from triax_tools.calibrate.model import STANDARD_G
 from triax_tools.calibrate.page import CapturePage
 from triax_tools.calibrate.pose import NAMES
+from triax_tools.calibrate.raw_capture import record_raw
 from triax_tools.calibrate.recording import Identity
 from triax_tools.calibrate.session import Session
 
@@ -126,6 +127,7 @@ def capture(
     simulate: Annotated[bool, typer.Option("--simulate", help="A simulated unit and a scripted human, in virtual time.")] = False,
     seed: Annotated[int, typer.Option("--seed", help="Of the simulation.")] = 1,
     mistakes: Annotated[bool, typer.Option("--mistakes/--no-mistakes", help="The scripted human makes mistakes.")] = True,
+    raw: Annotated[float, typer.Option("--raw", help="No poses: so many seconds of raw samples, for noise and response.")] = 0.0,
     hold: Annotated[float, typer.Option("--hold", help="Seconds to hold each pose.", min=2.0, max=120.0)] = guides.HOLD_S,
     page: Annotated[int, typer.Option("--page", help="Port of the page; 0: any; -1: none.", min=-1, max=65535)] = 0,
     lat: LatOption = None,
@@ -136,8 +138,8 @@ def capture(
 ) -> None:
     """Guide through 18 poses in any order; writes what arrived, so that `fit` can be run again and again."""
     output = Output(json_output)
-    if simulate == bool(device):
-        raise BadInput("Give --device of a live node, or --simulate.")
+    if simulate == bool(device) or (simulate and raw):
+        raise BadInput("Give --device of a live node, or --simulate (which has no --raw).")
     local = STANDARD_G if simulate else 0.0
     if gravity is not None or lat is not None:
         local = gravity_of(gravity, lat, height).m_s2
@@ -149,7 +151,15 @@ def capture(
         else:
             broker = stack.enter_context(Broker(mqtt))
             number = parse_device(device)
-            identity, frames = identity_of(broker.info(number)), _live_frames(broker, number)
+            info = broker.info(number)
+            identity = identity_of(info)
+            if raw:
+                writer = CaptureWriter(out, identity)
+                stack.callback(writer.close)
+                samples = record_raw(broker, number, info.config, raw, writer)
+                output.say(f"file: {out}, {samples:,} raw samples")
+                output.finish(True, {"file": str(out), "samples": samples})
+            frames = _live_frames(broker, number)
         more: dict[str, object] = {"gravity_m_s2": local} if local else {}
         writer = CaptureWriter(out, identity, simulated=simulate, **more)
         stack.callback(writer.close)

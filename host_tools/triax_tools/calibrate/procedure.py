@@ -59,15 +59,14 @@ def find_rests(recording: Recording) -> Rests:
 
 
 def _raw_sigma(recording: Recording, kept: Sequence[rest.Rest]) -> Array:
-    """Noise of one raw sample before rounding, counts: the quietest quarter of the rests, a twelfth for rounding taken off."""
+    """Noise of one raw sample before rounding, counts: the median rest, a twelfth for rounding taken off its variance."""
     if not kept:
         return np.full(3, np.nan)
     if recording.raw_sigma is None:
         variances = np.array([r.sigma**2 for r in kept])
     else:
         variances = np.array([np.nanmean(recording.raw_sigma[r.start : r.stop] ** 2, axis=0) for r in kept])
-    quiet = np.nanpercentile(variances, 25, axis=0)
-    return np.asarray(np.sqrt(np.maximum(quiet - 1 / 12, 0)))
+    return np.asarray(np.sqrt(np.maximum(np.nanmedian(variances, axis=0) - 1 / 12, 0)))
 
 
 @dataclass(frozen=True)
