@@ -72,7 +72,7 @@ class Capture(Loop):
         self.decimation = decimation
         self.test_pattern = test_pattern
         self.encoder.configure(version, decimation, part.scale_g)
-        self._silence_us = max(SILENCE_US, int(4e6 * part.FIFO_SETS / odr_hz))
+        self._silence_us = SILENCE_US + int(20e6 / odr_hz)
         if running:
             self._restart()
 

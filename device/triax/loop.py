@@ -40,7 +40,7 @@ _FLAGS = (0, frame.FIFO_OVERRUN, frame.BUS_ERROR, frame.AXIS_RESYNC, 0, 0, frame
 
 TEMPERATURE_US = const(1_000_000)  # parts settle no faster; each reading costs bus time
 _RETRY_US = const(100_000)  # between attempts to revive a part
-SILENCE_US = const(50_000)  # and four FIFO times: no part turns on slower
+SILENCE_US = const(50_000)  # and twenty samples: no part turns on slower
 LIMIT = const(0x1FFFFFFF)  # of counts of samples that saturate
 
 
