@@ -26,7 +26,7 @@ from triax_backend.metrics import Account
 from triax_backend.settings import Settings
 from triax_backend.topics import TopicsUnavailable
 
-__all__ = ["MESSAGE_BYTES", "Batch", "KafkaOut"]
+__all__ = ["CONNECTION", "MESSAGE_BYTES", "ONCE", "Batch", "KafkaOut"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ Headers = list[tuple[str, str | bytes | None]]
 # By which connection a state came; see triax_backend.ingest.downlink.
 CONNECTION = "connection"
 DOWNLINK = ("config", "calibration")
+ONCE = "/once"
 KINDS = {"raw": RAW, "info": DEVICES, "status": DEVICES, "config/ack": DEVICES, "event": EVENTS}
 
 
@@ -147,25 +148,34 @@ class KafkaOut:
         for number, value, count in frame_rows.by_partition(records, partitions):
             self._produce(_Record(batch, FRAMES, number, value, None, None, count, ""))
 
-    def message(self, batch: Batch, topic: str, payload: bytes, connection: bytes | None = None, *, downlink: bool = False) -> None:
+    def message(
+        self, batch: Batch, topic: str, payload: bytes, connection: bytes | None = None, *, downlink: str | None = None
+    ) -> None:
         """Any MQTT message, by its topic; what no topic of ours explains is a dead letter.
 
-        `connection` goes into the header of a state. `downlink`: configuration and calibration may be set this way.
+        `connection` goes into the header of a state. `downlink`: configuration and calibration may be set this way, and this is
+        what follows the kind in the record's key: "" for what is to stay, ONCE for what is only for who is there.
         """
         device, kind = split_topic(topic) or (0, "")
         if len(payload) > MESSAGE_BYTES - _ENVELOPE_BYTES:
             self.dead(batch, topic, payload, "too large")
         elif kind == "frame":
             self._odd_frame(batch, topic, device, payload)
-        elif kind in KINDS or (downlink and kind in DOWNLINK):
-            target = KINDS.get(kind, CONFIG)
-            key = f"{device:016x}" if target in (RAW, EVENTS) else f"{device:016x}/{kind}"
+        elif kind in KINDS:
+            target = KINDS[kind]
+            key = f"{device:016x}/{kind}" if target == DEVICES else f"{device:016x}"
             headers: Headers | None = [(CONNECTION, connection)] if connection and kind == "status" else None
-            value = None if target == CONFIG and not payload else payload
-            self._took(batch)
-            self._produce(_Record(batch, target, self.partitioner.one(device), value, key.encode(), headers, 1, topic))
+            self._one(batch, device, target, key, payload, headers, topic)
+        elif kind in DOWNLINK and downlink is not None:
+            self._one(batch, device, CONFIG, f"{device:016x}/{kind}{downlink}", payload or None, None, topic)
         else:
             self.dead(batch, topic, payload, "unknown topic")
+
+    def _one(
+        self, batch: Batch, device: int, target: str, key: str, value: bytes | None, headers: Headers | None, source: str
+    ) -> None:
+        self._took(batch)
+        self._produce(_Record(batch, target, self.partitioner.one(device), value, key.encode(), headers, 1, source))
 
     def _odd_frame(self, batch: Batch, topic: str, device: int, payload: bytes) -> None:
         """A frame of another shape: the ordinary parser decides."""
@@ -174,8 +184,7 @@ class KafkaOut:
             self.dead(batch, topic, payload, cause)
             return
         self._took(batch)
-        value = join([payload])
-        self._produce(_Record(batch, FRAMES, self.partitioner.one(device), value, None, None, 1, topic))
+        self._produce(_Record(batch, FRAMES, self.partitioner.one(device), join([payload]), None, None, 1, topic))
 
     def dead(self, batch: Batch, source: str, payload: bytes, cause: str) -> None:
         """Original bytes to the dead-letter topic."""

@@ -71,7 +71,7 @@ def test_mosquitto_pub_and_sub(stack, front):
     subprocess.run(["mosquitto_pub", *where, "-t", names.mqtt_topic(device, "frame"), "-s"], input=frame, check=True, timeout=20)
     assert kafka_frames(stack.settings, {device}) == [(device, 1, 0)]
     topic = names.mqtt_topic(device, "config")
-    subprocess.run(["mosquitto_pub", *where, "-t", topic, "-m", "as told"], check=True, timeout=20)
+    subprocess.run(["mosquitto_pub", *where, "-t", topic, "-r", "-m", "as told"], check=True, timeout=20)
     _until(lambda: front[1].downlink.get(f"{device:016x}/config"))
     heard = subprocess.run(
         ["mosquitto_sub", *where, "-t", topic, "-C", "1", "-W", "10"], capture_output=True, check=True, timeout=20
@@ -194,7 +194,7 @@ def test_who_does_not_go_on_is_closed(stack, monkeypatch):
                     node.say(b"\x00")
                 pytest.fail("a slow writer was kept")
         with WireClient(port, "deaf") as node:
-            node.publish(topic, bytes(4_000))
+            node.say(wire.write_publish(topic, bytes(4_000), qos=1, packet_id=1, retain=True))
             node.acks(1)
             _until(lambda: front.downlink.get(topic.split("/", 2)[2]))
             node.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -293,9 +293,17 @@ def test_configuration_is_told_at_once_and_when_it_changes(stack, front):
         assert node.hear() == wire.cut(wire.write_publish(topics[1], b"cal"), 0, 1_000)
         node.say(b"\xa2" + bytes([4 + len(topics[0])]) + b"\x00\x0a" + len(topics[0]).to_bytes(2, "big") + topics[0].encode())
         assert node.hear().kind == wire.UNSUBACK
-    with WireClient(front[0], "operator") as operator:
-        operator.acks(1) if operator.publish(topics[0], b"") else None
-    _until(lambda: front[1].downlink.get(f"{text}/config") is None, what="deletion")
+    with WireClient(front[0], "operator") as operator, WireClient(front[0], "told") as node:
+        node.say(wire.write_subscribe(9, [(topics[0], 1)]))
+        assert [node.hear().kind for _ in range(2)] == [wire.SUBACK, wire.PUBLISH]
+        operator.publish(topics[0], b"measure once")
+        operator.acks(1)
+        assert node.hear() == wire.cut(wire.write_publish(topics[0], b"measure once"), 0, 1_000)
+        assert front[1].downlink.get(f"{text}/config") == b"version 1"
+        operator.say(wire.write_publish(topics[0], b"", qos=1, packet_id=7, retain=True))
+        operator.acks(1)
+        assert node.hear() == wire.cut(wire.write_publish(topics[0], b""), 0, 1_000)
+        assert front[1].downlink.get(f"{text}/config") is None
 
 
 def test_a_full_front_takes_nothing_answers_pings_and_refuses_newcomers(stack):

@@ -1,6 +1,7 @@
 """What nodes are told: the compacted topic triax.config.v1 as a table, kept up to date by a thread.
 
-Key of a record: `<device>/config` or `<device>/calibration`; value: the payload as the node gets it, none to delete it.
+Key of a record: `<device>/config` or `<device>/calibration`; value: the payload as the node gets it, none to delete it. With
+`/once` behind the key it is a message for who is subscribed now, and changes nothing.
 
 The same thread follows the states in triax.devices.v1: a node that has moved to another front must not be declared offline by the
 one that it left, whose connection ends later. Every state record names the connection that it came by, in a header.
@@ -14,7 +15,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, Message, TopicPartition
 from triax_proto.names import CONFIG, DEVICES
 
-from triax_backend.produce import CONNECTION
+from triax_backend.produce import CONNECTION, ONCE
 from triax_backend.settings import Settings
 from triax_backend.topics import TopicsUnavailable
 
@@ -69,8 +70,11 @@ class Downlink:
 
     def _follow(self) -> None:
         while not self._stop.is_set():
-            for message in self._consumer.consume(500, 0.2):
-                self._take(message)
+            try:
+                for message in self._consumer.consume(500, 0.2):
+                    self._take(message)
+            except KafkaException as error:
+                log.warning("configuration cannot be followed: %s", error.args[0].str())
         self._consumer.close()
 
     def _take(self, message: Message) -> None:
@@ -88,12 +92,12 @@ class Downlink:
                 self._where[key[: -len(_STATE)]] = headers[CONNECTION]
             return
         value = message.value() or b""
-        if value:
+        if not key.endswith(ONCE):
             self._table[key] = value
-        else:
-            self._table.pop(key, None)
+            if not value:
+                del self._table[key]
         if self._loaded.is_set():
-            self._fresh.append((key, value))
+            self._fresh.append((key.removesuffix(ONCE), value))
 
     def get(self, key: str) -> bytes | None:
         """Payload for "<device>/config" or "<device>/calibration"."""

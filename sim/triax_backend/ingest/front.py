@@ -23,7 +23,7 @@ from triax_backend.ingest.gather import STEP, Acks, Gather
 from triax_backend.ingest.hold import Hold, Limits
 from triax_backend.ingest.identity import Identity, IdentityError
 from triax_backend.metrics import Account
-from triax_backend.produce import Batch, KafkaOut
+from triax_backend.produce import ONCE, Batch, KafkaOut
 
 __all__ = ["Front"]
 
@@ -71,9 +71,9 @@ class Front:
 
     def published(self, connection: Connection, publish: mqtt_wire.Publish) -> None:
         """Any message that is no ordinary frame."""
-        self.out.message(
-            self._current(), publish.topic, publish.payload, connection.connected_id, downlink=connection.devices is None
-        )
+        # Where nobody has to show who he is, configuration can be set by MQTT too; else only in Kafka.
+        downlink = None if connection.devices is not None else "" if publish.retain else ONCE
+        self.out.message(self._current(), publish.topic, publish.payload, connection.connected_id, downlink=downlink)
         if publish.qos:
             self._owe(Acks([connection], [4], mqtt_wire.puback(publish.packet_id)))
             connection.unacked += 1
