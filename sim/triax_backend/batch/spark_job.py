@@ -22,8 +22,9 @@ from triax_backend.settings import Settings
 
 __all__ = ["frames_of", "main", "session"]
 
-_CATALOG = "lake"  # as a Spark name; must differ from the namespace, or Spark takes triax.frames for a table of the default one
-_NAME = "triax"  # pyiceberg's name of the catalog, a column of its tables
+# The JDBC catalog looks for rows with its own name, so Spark's must be pyiceberg's; it equals the namespace, so name both, always.
+_CATALOG = "triax"
+_TABLE = f"{_CATALOG}.triax.frames"
 
 
 def session(settings: Settings | None, jars: Path, memory: str = "1g") -> SparkSession:
@@ -51,7 +52,6 @@ def _catalog(settings: Settings) -> dict[str, str]:
         "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
         here: "org.apache.iceberg.spark.SparkCatalog",
         f"{here}.catalog-impl": "org.apache.iceberg.jdbc.JdbcCatalog",
-        f"{here}.catalog-name": _NAME,
         f"{here}.uri": f"jdbc:postgresql://{database.hostname}:{database.port or 5432}{database.path}",
         f"{here}.jdbc.schema-version": "V1",
         f"{here}.jdbc.user": database.username or "",
@@ -84,7 +84,7 @@ def frames_of(spark: SparkSession, rows: Any) -> Any:
 
 def compact(spark: SparkSession) -> dict[str, int]:
     """Rewrite small data files; offsets stand in the table's properties and stay."""
-    row = spark.sql(f"CALL {_CATALOG}.system.rewrite_data_files(table => 'triax.frames')").collect()[0]
+    row = spark.sql(f"CALL {_CATALOG}.system.rewrite_data_files(table => '{_TABLE}')").collect()[0]
     return {"rewritten": row["rewritten_data_files_count"], "added": row["added_data_files_count"]}
 
 
@@ -106,7 +106,7 @@ def main() -> int:
         if options.compact:
             print(json.dumps(compact(spark)))
             return 0
-        rows = spark.read.parquet(str(options.frames)) if options.frames else spark.table(f"{_CATALOG}.triax.frames")
+        rows = spark.read.parquet(str(options.frames)) if options.frames else spark.table(_TABLE)
         found = compute(frames_of(spark, rows))
         if options.out:
             import pyarrow.parquet as pq
