@@ -16,11 +16,11 @@ Opening and closing files allocates; reading and writing a record does as much a
 
 from array import array
 from binascii import crc32
-from errno import ENOSPC
 
 from triax.move import move
 
 _HEAD = 6
+_NO_SPACE = 28  # ENOSPC, which MicroPython's errno does not name
 _SUFFIX = ".seg"
 _TOKENS = 0x10000000  # triax.spool counts frames modulo a multiple of `period` up to this
 
@@ -94,7 +94,7 @@ class Segments:
         file = self._writer(token)
         file.seek(token % self._per * self._record)
         if file.write(buffer) != self._record:
-            raise OSError(ENOSPC)
+            raise OSError(_NO_SPACE)
         file.flush()
         self._unsynced += 1
         if self._unsynced >= self._sync_frames:

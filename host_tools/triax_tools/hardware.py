@@ -62,7 +62,7 @@ def part_class(name: str) -> Any:
 
 @dataclass
 class Budget:
-    """What a part asks of a board. `refusals` empty: it can work; `warnings`: its cost; `unmeasured`: what rests on no measurement."""
+    """What a part asks of a board. No `refusals`: it can work; `warnings`: its cost; `unmeasured`: what no measurement says."""
 
     part: str
     board: str
@@ -128,9 +128,10 @@ def _judge(result: Budget, part: Any, data: dict[str, Any], sensors: int) -> Non
     if sensors > len(data["spi"]["select"]):
         result.refusals.append(f"{result.board} has {len(data['spi']['select'])} chip selects, not {sensors}")
     if result.bus_share > BUS_LIMIT:
+        way_out = "a lower rate or SPI" if result.bus == "i2c" and "spi" in part.BUSES else "a lower rate"
         result.refusals.append(
             f"{result.bus} at {result.bus_hz / 1e6:g} MHz would be busy for {result.bus_share:.0%} of the time, at most"
-            f" {BUS_LIMIT:.0%} leaves room to catch up: choose a lower rate{' or SPI' if result.bus == 'i2c' and 'spi' in part.BUSES else ''}"
+            f" {BUS_LIMIT:.0%} leaves room to catch up: choose {way_out}"
         )
     if stall["scheduling_ms"] >= result.fifo_ms:
         result.refusals.append(

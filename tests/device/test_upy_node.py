@@ -114,6 +114,55 @@ def test_package_and_manifest_name_every_module_that_a_board_can_import():
     assert all(destination == source for destination, source in package["urls"])
 
 
+FILES = """
+from triax.ports.flash import Files, Store
+from triax.segments import Segments
+from triax.spool import NONE, Spool
+
+
+def frame(n):
+    return b"%06d" % n + bytes(n % 17)
+
+
+def take(spool):
+    taken = []
+    for ms in range(0, 4000, 100):
+        token = spool.next(ms)
+        while token != NONE:
+            assert spool.read(token)
+            data = bytes(spool.buffer[spool.start : spool.start + spool.length])
+            assert data == frame(int(data[:6]))
+            taken.append((int(data[:6]), token))
+            spool.took(token)
+            token = spool.next(ms)
+    return taken
+
+
+def spool():
+    return Spool(Segments(Files({folder!r}), 32, 24, 8), True, 1000)
+
+
+one = spool()
+for n in range(100):
+    one.put(frame(n), len(frame(n)))
+assert [n for n, _ in take(one)][-1] == 99
+for n, token in take(one):
+    one.release(token)
+two = spool()
+assert [n for n, _ in take(two)] == list(range(68, 100)), take(two)
+store = Store({folder!r} + "-store")
+store.write("a", b"1")
+store.write("a", b"22")
+assert Store({folder!r} + "-store").read("a") == b"22" and store.read("b") is None
+print('{{"good": true}}')
+"""
+
+
+def test_files_and_store_on_the_unix_port(tmp_path):
+    (tmp_path / "files.py").write_text(FILES.format(folder=str(tmp_path / "spool")))
+    assert run([unix_port(), "-X", "heapsize=1m", tmp_path / "files.py"], MICROPYPATH=DEVICE) == {"good": True}
+
+
 SCRIPT = """
 import sys
 sys.path.insert(0, {here!r})
