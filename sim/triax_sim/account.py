@@ -98,8 +98,7 @@ def _read_hops(scenario: Scenario, system: System, emitted: Emitted, made: Gener
     groups = [GROUPS[name] for name in system.hops if name in GROUPS]
     if groups:
         say("waiting for the sinks")
-        if not wait_until(lambda: not any(group_lag(system.settings, groups).values()), scenario.drain_s):
-            say("the sinks are behind; reading what they have")
+        wait_until(lambda: not any(group_lag(system.settings, groups).values()), scenario.drain_s)
     for name in ("postgres", "lake"):
         if name in system.hops:
             say(f"reading {name}")
@@ -137,7 +136,7 @@ def _findings(hop: Hop, hops_: Mapping[str, Hop], explain: Expectation, reserved
     here = hop.seen > 0
     result["reserved"] = {"frames": int((here & reserved).sum()), "missing": result["missing"] - len(missing)}
     result |= {"frames": int((here & ~reserved).sum()), "missing": len(missing), "repeated": len(repeats)}
-    result["inverted"] = len(split["inverted"][0])
+    result["inverted"], result["missing_by_fate"] = len(split["inverted"][0]), fate_names(hop.emitted.fate[missing])
     lost = missing[~explain.explained(hop.emitted, missing, True)]
     twice = repeats[~explain.explained(hop.emitted, repeats, False)] if hop.name == "kafka" else repeats
     result["unexplained_missing"], result["unexplained_repeated"] = len(lost), len(twice)
@@ -190,6 +189,9 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
     found = _read_hops(scenario, system, emitted, made, reserved, say)
     say("judging")
     results = {name: _findings(hop, found, explain, reserved) for name, hop in found.items()}
+    lag = group_lag(system.settings, [GROUPS[name] for name in found if name in GROUPS])
+    for name in found:
+        results[name]["behind"] = lag.get(GROUPS.get(name, ""), 0)
     self_test, planted, revealed = None, [], None
     if made.reveal is not None and "kafka" in found:
         revealed = made.reveal()

@@ -112,6 +112,9 @@ def _of_path(gates: Gates, evidence: Evidence) -> list[Check]:
     for name, hop in evidence.hops.items():
         checks.append(_at_most(f"{name}: missing", "FAIL", hop["unexplained_missing"], gates.missing, "frames"))
         checks.append(_at_most(f"{name}: repeated", "FAIL", hop["unexplained_repeated"], gates.repeated, "frames"))
+        if hop.get("behind"):
+            help = "its sink had not come to the end of Kafka when the time to drain was over: what is missing may still come"
+            checks.append(_at_most(f"{name}: behind", "FAIL", hop["behind"], 0, "records", help))
         for kind in ("altered", "unproved", "unknown"):
             checks.append(_at_most(f"{name}: {kind}", "FAIL", hop[kind], 0, "frames"))
         if limits.get(name) and hop["latency_us"].get("count"):

@@ -69,6 +69,7 @@ def test_a_bad_generator_clock_or_checker_is_invalid_even_if_the_path_failed(evi
     [
         (with_hop(unexplained_missing=1), "postgres: missing is 1 frames, wanted at most 0 frames"),
         (with_hop(unexplained_repeated=1), "postgres: repeated"),
+        (with_hop(behind=7), "postgres: behind is 7 records, wanted at most 0 records: its sink had not come"),
         (with_hop(altered=1), "postgres: altered"),
         (with_hop(unproved=1), "postgres: unproved"),
         (with_hop(unknown=1), "postgres: unknown"),
