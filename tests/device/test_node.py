@@ -15,7 +15,6 @@ from triax_proto.v1.frame_pb2 import RawFrame
 from .node_rig import DEVICE, UTC_US, Broker, Rig, Store
 from .test_spool import Disk
 
-
 # For tests of minutes: 125 Hz, whose FIFO lasts 256 ms.
 SLOW = {"part": "adxl355", "settings": {"odr_hz": 125}}
 SLOW_US = 50_000

@@ -1,7 +1,6 @@
 """A virtual part with registers to poke, and what starts each part measuring."""
 
 import numpy as np
-
 from triax_sim import chips
 from triax_sim.bus import I2cBus, SpiBus
 from triax_sim.world import World
