@@ -89,9 +89,11 @@ class Board:
 
     def signal_dbm(self) -> int:
         """Of the first wireless interface; 0: none."""
-        with open("/proc/net/wireless") as file:
-            lines = file.readlines()[2:]
-        return int(float(lines[0].split()[3])) if lines else 0
+        try:
+            with open("/proc/net/wireless") as file:
+                return int(float(file.readlines()[2].split()[3]))
+        except (OSError, IndexError):
+            return 0
 
 
 class Port:

@@ -81,9 +81,7 @@ def checks(burst_bytes: int, root: str = "/") -> list:
     wrong = []
     size = _read(root + "sys/module/spidev/parameters/bufsiz")
     if size and int(size) < burst_bytes:
-        wrong.append(
-            "spidev bufsiz is %s, a burst is %d bytes: spidev.bufsiz=%d in cmdline.txt" % (size, burst_bytes, 2 * burst_bytes)
-        )
+        wrong.append("spidev bufsiz is %s, a burst is %d bytes: spidev.bufsiz=65536 in cmdline.txt" % (size, burst_bytes))
     config = _read(root + "boot/firmware/config.txt") or _read(root + "boot/config.txt")
     if config and not any(line.strip().startswith(("core_freq", "force_turbo=1")) for line in config.splitlines()):
         wrong.append("core_freq is not fixed: the SPI clock follows the core's; core_freq=250 (Pi 4: 500) in config.txt")
