@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Without bytecode on disk each of the path's processes compiles its imports again: seconds of CPU at every start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test test-slow test-engines lint bench lock proto clean
 
 demo: .venv/ready
@@ -28,7 +31,7 @@ bench: .venv/ready
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check uv
-	$(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync -q --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	touch $@
 
