@@ -213,6 +213,7 @@ def test_g1_by_command_and_refusal_of_a_flat_ramp(folder, calibration, tmp_path)
     lines = table.read_text().splitlines()
     table.write_text("\n".join(lines[:2000]))
     assert "at least 10 C are needed" in says("temp", table, "--base", base, "-o", tmp_path / "x.json", code=1)
+    assert "at least 10 C are needed" in (tmp_path / "x.html").read_text()
 
 
 def test_j2_by_command(tmp_path):

@@ -79,6 +79,13 @@ def test_a_damaged_frame_is_named(counts):
         recording.from_frames(frames, np.arange(30.0), IDENTITY)
 
 
+def test_a_test_pattern_is_no_sensor(counts):
+    frames = codec.decode(bytearray(b"".join(frames_of(counts[:300]))))
+    frames["flags"] = frame_pb2.FRAME_FLAG_TEST_PATTERN
+    with pytest.raises(BadInput, match="its test pattern, not its sensor"):
+        recording.from_frames([row.tobytes() for row in codec.encode(frames)], np.arange(3.0), IDENTITY)
+
+
 def write_capture(path, frames, marks=()):
     writer = capfile.CaptureWriter(path, IDENTITY, gravity_m_s2=9.81)
     for k, frame in enumerate(frames):
@@ -238,7 +245,7 @@ def test_lost_samples_of_the_iis2dh_log(data):
 def test_the_hand_turned_mpu6050_is_refused_with_the_reason(data):
     """Quiet quarter-seconds of a board turned about x only: x hardly left the horizontal."""
     found = read(data / "sunsided-mpu6050" / "full-sphere" / "mpu6050_accelerometer.mat")
-    with pytest.raises(Refused, match=r"No second of this recording is still|No rest could be used"):
+    with pytest.raises(Refused, match=r"No second of this recording is still|No rest could be used|1 pose for 9 parameters"):
         procedure.calibrate(found, gravity.local(52.5))
     pieces = found.counts[: len(found.counts) // 25 * 25].reshape(-1, 25, 3)
     quiet = np.sqrt(pieces.var(axis=1).sum(axis=1)) * found.identity.scale_g < 0.030

@@ -155,12 +155,13 @@ def fit(
         _imutk(output, rule, recording, local.m_s2)
         return
     page = report or out.with_suffix(".html")
+    named = _faces(faces)
     try:
         found = procedure.calibrate(recording, local)
+        turn = procedure.case_of(found, named) if named else None
     except Refused as refusal:
         _refused(output, refusal, recording, page)
         return
-    turn = procedure.case_of(found, named) if (named := _faces(faces)) else None
     made = documents.build(
         found.fit,
         recording.identity,
@@ -204,7 +205,7 @@ def _refused(output: Output, refusal: Refused, recording: Recording, page: Path)
     middle = recording.values_g - (recording.values_g.max(axis=0) + recording.values_g.min(axis=0)) / 2
     kept = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in rests.kept]
     refused = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in rests.rejected]
-    if kept:
+    if len(kept) > 3:  # fewer have no middle
         report.section("Where the poses were (nominal)", plots.sphere_plot(rests.means - rests.means.mean(axis=0)))
     report.section("Recording", plots.rest_plot(recording.time_s, middle, kept, refused))
     for reason in refusal.reasons:

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from triax_tools.calibrate import gravity as local_gravity
 from triax_tools.calibrate.document import Document, Gate, parse
-from triax_tools.calibrate.errors import BadInput, CalibrateError
+from triax_tools.calibrate.errors import BadInput, CalibrateError, Refused
 from triax_tools.calibrate.gravity import Gravity
 from triax_tools.calibrate.model import STANDARD_G
 from triax_tools.calibrate.readers import Hints
@@ -107,15 +107,34 @@ def command(function: Callable[P, None]) -> Callable[P, None]:
             with threadpool_limits(1, user_api="blas"):
                 function(*args, **kwargs)
         except CalibrateError as error:
-            if kwargs.get("json_output"):
-                reasons = getattr(error, "reasons", (str(error),))
-                typer.echo(json.dumps({"passed": False, "reasons": reasons, "exit_code": error.exit_code}))
             reasons = getattr(error, "reasons", (str(error),))
+            held: dict[str, Any] = {"passed": False, "reasons": reasons, "exit_code": error.exit_code}
+            if isinstance(error, Refused) and (page := _refusal_page(function.__name__, kwargs)) is not None:
+                made = Report(f"{function.__name__}: refused", False, {})
+                made.text("Why", list(reasons))
+                made.write(page, now())
+                held["report"] = str(page)
+                typer.secho(f"report: {page}", err=True)
+            if kwargs.get("json_output"):
+                typer.echo(json.dumps(held))
             for reason in reasons:
                 typer.secho(f"triax calibrate: {reason}", fg="red", err=True)
             raise typer.Exit(error.exit_code) from None
 
     return run
+
+
+def _refusal_page(name: str, options: Mapping[str, Any]) -> Path | None:
+    """Where a command that could not finish says why: its report's place, as far as its options tell."""
+    if isinstance(given := options.get("report"), Path):
+        return given
+    if isinstance(out := options.get("out"), Path):
+        return out.with_suffix(".html")
+    for key in ("calibration", "second", "source"):
+        if isinstance(held := options.get(key), str | Path) and str(held):
+            stem = Path(str(held).replace(":", "-").rstrip("/"))
+            return stem.with_name(f"{stem.stem}.{name}.html") if stem.parent.is_dir() else Path(f"{stem.stem}.{name}.html")
+    return None
 
 
 def gravity_of(value: float | None, latitude_deg: float | None, height_m: float, recorded_m_s2: float = 0.0) -> Gravity:

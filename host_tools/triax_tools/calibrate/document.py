@@ -160,8 +160,8 @@ def build(
         numbers[name] = {
             "value": float(result.intrinsic[k]),
             "unit": _UNITS[k],
-            "standard_error": float(math.hypot(sd[k], gravity_part[k]) + added),
-            "interval_95": float(math.hypot(interval[k], 1.96 * gravity_part[k]) + added),
+            "standard_error": _digits(math.hypot(sd[k], gravity_part[k]) + added, 4),
+            "interval_95": _digits(math.hypot(interval[k], 1.96 * gravity_part[k]) + added, 4),
         }
     content: dict[str, Any] = {
         "schema": SCHEMA,
@@ -175,20 +175,19 @@ def build(
             "offset_count": result.model.offset.tolist(),
         },
         "intrinsic": numbers,
-        # 0.1 % of an error bar is more than anyone knows of it, and the file must fit into 4 KiB on the node.
-        "covariance_lower": [float(f"{v:.4g}") for v in result.covariance[np.tril_indices(9)]],
+        "covariance_lower": [_digits(v, 4) for v in result.covariance[np.tril_indices(9)]],
         "fit": {
             "poses": len(result.means),
             "degrees_of_freedom": result.dof,
-            "residual_rms_local_g": result.rms_g,
-            "pose_sigma_local_g": result.sigma_g,
-            "condition": result.condition,
+            "residual_rms_local_g": _digits(result.rms_g, 6),
+            "pose_sigma_local_g": _digits(result.sigma_g, 6),
+            "condition": _digits(result.condition, 6),
             "mean_temperature_c": None if math.isnan(mean_temperature_c) else round(mean_temperature_c, 2),
         },
         "gravity": {"m_s2": result.gravity.m_s2, "sd_ppm": result.gravity.sd_ppm, "source": result.gravity.source},
         "temperature": None if temperature is None else temperature_content(temperature),
         "case_rotation": _rotation(rotation),
-        "gates": [gate.__dict__ for gate in gates],
+        "gates": [{**gate.__dict__, "value": _digits(gate.value, 6)} for gate in gates],
         "data_sha256": data_sha256,
     }
     # Through JSON and back: what is in memory is what a reader of the file will have.
@@ -217,6 +216,11 @@ def with_temperature(base: Document, terms: Temperature) -> Document:
     return Document(json.loads(canonical(content)))
 
 
+def _digits(value: float, digits: int) -> float:
+    """Significant digits: nobody knows an error bar to a part in a thousand, and the file must fit into the node's 4 KiB."""
+    return float(f"{value:.{digits}g}")
+
+
 def temperature_content(terms: Temperature) -> dict[str, Any]:
     """Terms as the file holds them."""
     return {
@@ -233,8 +237,8 @@ def _rotation(turn: CaseRotation | None) -> dict[str, Any] | None:
         return None
     return {
         "matrix": turn.matrix.tolist(),
-        "angle_deg": turn.angle_deg,
-        "sd_deg": turn.sd_deg.tolist(),
+        "angle_deg": _digits(turn.angle_deg, 6),
+        "sd_deg": [_digits(v, 4) for v in turn.sd_deg],
         "faces": list(turn.faces),
     }
 

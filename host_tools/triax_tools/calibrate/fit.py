@@ -128,8 +128,11 @@ def refusals(means: Array, directions: Array) -> list[str]:
     reasons = []
     if count < MIN_POSES:
         reasons.append(
-            f"{count} poses for {PARAMETERS} parameters: at least {MIN_POSES} are needed before a residual says anything. {hint}"
+            f"{count} pose{'s' if count != 1 else ''} for {PARAMETERS} parameters: at least {MIN_POSES} are needed before a residual "
+            f"says anything. {hint}"
         )
+    if count < PARAMETERS:
+        return reasons
     reasons += _unseen_sides(directions / np.linalg.norm(directions, axis=1)[:, None], SPAN_LIMIT)
     condition = design_condition(directions)
     if not np.isfinite(condition) and not reasons:
@@ -179,10 +182,9 @@ def fit(means: Array, gravity: Gravity, *, force: bool = False) -> Fit:
     """
     if not np.isfinite(means).all():
         raise Refused("A pose mean is not a number: the recording holds damaged samples. Record that pose again.")
-    points, center, scale = _normalise(means)
     if len(means) < PARAMETERS:
-        reasons = refusals(means, points)
-        raise Refused(*reasons)
+        raise Refused(*refusals(means, means))  # too few for a centre: as measured
+    points, center, scale = _normalise(means)
     # An axis that hardly moved would let the fit stretch it at will, and the directions with it: seen before, in what was measured.
     if flat := _unseen_sides(points, FLAT_LIMIT):
         raise Refused(f"{len(means)} poses were given.", *flat)

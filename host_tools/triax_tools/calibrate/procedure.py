@@ -59,14 +59,14 @@ def find_rests(recording: Recording) -> Rests:
 
 
 def _raw_sigma(recording: Recording, kept: Sequence[rest.Rest]) -> Array:
-    """Noise of one raw sample before rounding, counts: the median rest, a twelfth for rounding taken off its variance."""
+    """Noise of one raw sample before rounding, counts: mean variance of the rests less a twelfth for rounding."""
     if not kept:
         return np.full(3, np.nan)
     if recording.raw_sigma is None:
         variances = np.array([r.sigma**2 for r in kept])
     else:
         variances = np.array([np.nanmean(recording.raw_sigma[r.start : r.stop] ** 2, axis=0) for r in kept])
-    return np.asarray(np.sqrt(np.maximum(np.nanmedian(variances, axis=0) - 1 / 12, 0)))
+    return np.asarray(np.sqrt(np.maximum(np.nanmean(variances, axis=0) - 1 / 12, 0)))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from triax_proto import frame as codec
 from triax_proto.errors import FrameError
+from triax_proto.v1.frame_pb2 import FRAME_FLAG_TEST_PATTERN
 
 from triax_tools.calibrate.errors import BadInput
 from triax_tools.calibrate.model import Array
@@ -117,7 +118,18 @@ class _Columns:
     sigma: Array
 
 
-_HEADER = ("boot", "sequence", "first_sample", "samples", "rate_hz", "decimation", "scale_g", "lost_samples", "temperature_mc")
+_HEADER = (
+    "boot",
+    "sequence",
+    "first_sample",
+    "samples",
+    "rate_hz",
+    "decimation",
+    "scale_g",
+    "lost_samples",
+    "temperature_mc",
+    "flags",
+)
 
 
 def _columns(frames: Sequence[bytes]) -> _Columns:
@@ -165,6 +177,8 @@ def from_frames(frames: Sequence[bytes], arrival_s: Array, identity: Identity, *
     ends = head["first_sample"] + head["samples"]
     broken = np.flatnonzero((head["first_sample"][1:] != ends[:-1]) | (np.diff(head["boot"]) != 0)) + 1
     starts = np.unique(np.r_[0, np.searchsorted(owner, broken)])
+    if (head["flags"].astype(int) & FRAME_FLAG_TEST_PATTERN).any():
+        raise BadInput("the node sent its test pattern, not its sensor: switch test_pattern off and capture again")
     decimation = int(head["decimation"][0])
     raw_rate = float(np.median(head["rate_hz"]))
     within = np.arange(len(rows)) - np.searchsorted(owner, owner)
@@ -189,6 +203,7 @@ def from_frames(frames: Sequence[bytes], arrival_s: Array, identity: Identity, *
         block_count=ends[last],
         block_arrival_s=np.asarray(arrival_s, float)[order][last],
         sequence=head["sequence"][last].astype(int),
+        known_rate_hz=raw_rate,
         lost_samples=int(max(0.0, head["lost_samples"][-1] - head["lost_samples"][0])) if last.all() else 0,
         **more,  # type: ignore[arg-type]
     )

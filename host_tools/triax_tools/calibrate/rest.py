@@ -108,7 +108,8 @@ def thresholds(parts: Sequence[Stillness], lsb_g: float) -> tuple[float, float]:
     rounding = 3 * lsb_g**2 / 12
     floor = max(float(np.percentile(fast, FLOOR_PERCENTILE)), rounding)
     slow_floor = max(float(np.percentile(slow, FLOOR_PERCENTILE)), rounding / 10)
-    return min(FACTOR * floor, CEILING_G2), min(SLOW_FACTOR * slow_floor, CEILING_G2)
+    # Raw samples of a noisy part are louder than any hand: then the ceiling follows the floor.
+    return min(FACTOR * floor, max(CEILING_G2, 2 * floor)), min(SLOW_FACTOR * slow_floor, CEILING_G2)
 
 
 def find(values_g: Array, rate_hz: float, *, starts: Sequence[int] = (0,), lsb_g: float = 0.0) -> list[tuple[int, int]]:

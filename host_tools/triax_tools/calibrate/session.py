@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from triax_proto import frame as codec
 from triax_proto.errors import FrameError
+from triax_proto.v1.frame_pb2 import FRAME_FLAG_TEST_PATTERN
 
 from triax_tools.calibrate import capfile, guide
+from triax_tools.calibrate.errors import DeviceError
 from triax_tools.calibrate.guide import HOLD_S, Guide, Prompt
 from triax_tools.calibrate.pose import NAMES
 
@@ -42,12 +44,14 @@ class Session:
         self._replaying = False
 
     def take(self, arrival_us: int, data: bytes) -> list[Prompt]:
-        """One frame as it arrived. A damaged one is counted and left out."""
+        """One frame as it arrived. A damaged one is counted and left out. Raises DeviceError for a test pattern."""
         try:
             frame = codec.parse(data)
         except FrameError:
             self.damaged += 1
             return []
+        if int(frame["flags"][0]) & FRAME_FLAG_TEST_PATTERN:
+            raise DeviceError("The node sends its test pattern, not its sensor: switch test_pattern off in its configuration.")
         if not self._replaying:
             self._writer.write(capfile.FRAME, arrival_us, data)
         self.frames += 1
