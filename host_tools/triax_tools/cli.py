@@ -16,6 +16,11 @@ COMMANDS = {
     "read": ("triax_tools.read", "read", "A device's values in g."),
     "export": ("triax_tools.read", "export", "The same, to a file."),
     "frames": ("triax_tools.frames", "app", "Look at frames."),
+    "provision": ("triax_tools.provision", "app", "A site's authority, a node's identity, certificate and settings."),
+    "flash": ("triax_tools.flash", "flash", "A provisioned node onto its board."),
+    "config": ("triax_tools.config_push", "app", "Settings and commands to a node, and its answer."),
+    "update": ("triax_tools.update", "update", "A new program into the slot that is not in use, with the way back."),
+    "budget": ("triax_tools.budget", "budget", "What a part on a board can bear, before you buy."),
     "calibrate": ("triax_tools.calibrate.cli", "app", "Calibration that states its own error."),
 }
 

@@ -2,17 +2,19 @@
 
 import json as json_
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from triax_backend.stack import PROFILES
+from triax_sim.capacity import Point, fit, point_of, search
 from triax_sim.plan import BadPlan
 from triax_sim.scenario import Scenario, load
 
 from triax_tools.demo import measure
-from triax_tools.options import Json, failed, home, with_external
+from triax_tools.options import Json, failed, home, print_json, with_external
 from triax_tools.show import conclude
 
 __all__ = ["app"]
@@ -50,6 +52,81 @@ def run(
     chosen = scenario_of(scenario, devices=devices, qos=qos, duration_s=seconds, seed=seed)
     directory = out or home() / "runs" / f"{chosen.name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
     conclude(measure(chosen, directory, stack, way, external, port, json, stream), json)
+
+
+def _point(scenario: Scenario, devices: int, directory: Path, stack: str, way: str, external: dict[str, str]) -> Point:
+    """One run at a device count, its own directory, nothing shown but a line."""
+    found = measure(scenario.with_(devices=devices), directory / str(devices), stack, way, external, None, True, False)
+    point = point_of(found.data)
+    typer.echo(f"{devices:,} devices: {found.verdict}, {point.path_cores:.2f} cores for the path", err=True)
+    return point
+
+
+@app.command()
+@with_external
+def capacity(
+    external: dict[str, str],
+    scenario: Annotated[str, typer.Argument(help="What is run at each count.")] = "ten-thousand",
+    first: Annotated[int, typer.Option(help="Devices to begin with.")] = 1000,
+    most: Annotated[int, typer.Option(help="Devices to stop at.")] = 10_000,
+    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 30.0,
+    qos: Annotated[int | None, typer.Option(min=0, max=1, help="Of frames.")] = None,
+    way: Annotated[str, typer.Option(help="Into Kafka: ingest or bridge.")] = "ingest",
+    stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
+    json: Json = False,
+) -> None:
+    """Find the highest number of devices that still passes, within 10 %. Exit code 1 if not even the first does."""
+    chosen = scenario_of(scenario, qos=qos, duration_s=seconds)
+    directory = home() / "capacity"
+    try:
+        held, points = search(lambda devices: _point(chosen, devices, directory, stack, way, external), first, most)
+    except BadPlan as error:
+        raise typer.BadParameter(str(error)) from None
+    if json:
+        print_json({"devices": held, "points": [asdict(point) for point in points]})
+    else:
+        typer.echo(f"{held:,} devices x 10 frames/s pass {chosen.name}" if held else f"{first:,} devices do not pass {chosen.name}")
+    raise typer.Exit(0 if held else 1)
+
+
+@app.command()
+@with_external
+def plan(
+    external: dict[str, str],
+    devices: Annotated[int, typer.Option(help="How many you will have.")],
+    ladder: Annotated[
+        str, typer.Option(help="Device counts to measure, ascending; the last is predicted from the others.")
+    ] = "250,500,1000,1500",
+    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 20.0,
+    cores: Annotated[int, typer.Option(help="Of the machines that you will use.")] = 8,
+    way: Annotated[str, typer.Option(help="Into Kafka: ingest or bridge.")] = "ingest",
+    stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
+    json: Json = False,
+) -> None:
+    """Measure a ladder of rates here and say what so many devices need; the last rung tests the model before you trust it."""
+    try:
+        counts = [int(text) for text in ladder.split(",")]
+    except ValueError:
+        raise typer.BadParameter(f"--ladder is {ladder!r}; write device counts such as 250,500,1000,1500") from None
+    chosen = scenario_of("ten-thousand", duration_s=seconds)
+    points = [_point(chosen, count, home() / "plan", stack, way, external) for count in counts]
+    try:
+        model = fit(points[:-1])
+    except BadPlan as error:
+        raise typer.BadParameter(str(error)) from None
+    need, off = model.predict(devices), model.error(points[-1])
+    machines = model.machines(devices, cores)
+    if json:
+        print_json(
+            need.to_json() | {"machines": machines, "error_at_last_rung": off, "points": [asdict(point) for point in points]}
+        )
+        return
+    expected, low, high = need.total_cores
+    typer.echo(f"{devices:,} devices, {need.frames_s:,.0f} frames/s: {expected:.1f} cores ({low:.1f} to {high:.1f}, 95 %)")
+    typer.echo(
+        f"{machines} machines of {cores} cores at 80 %; {need.network_mb_s:.1f} MB/s in, {need.disk_gb_day:,.0f} GB of frames a day"
+    )
+    typer.echo(f"at {points[-1].devices:,} devices, which it had not seen, the model was off by {off * 100:.0f} %")
 
 
 @app.command()
