@@ -168,6 +168,18 @@ def _merged(stats: list[dict[str, Any]]) -> dict[str, Histogram]:
     return out
 
 
+def _resent(emitted: Emitted, stats: list[dict[str, Any]]) -> Array:
+    """True for frames that their sender wrote more than once."""
+    out = np.zeros(len(emitted.known), bool)
+    frames = [frame for one in stats for frame in one.get("resent_frames", [])]
+    if frames:
+        device, boot, sequence = (np.array([frame[n] for frame in frames], kind) for n, kind in enumerate(("<u8", "<u4", "<i8")))
+        group = emitted.groups(device, boot)
+        place = emitted.places(group[group >= 0], sequence[group >= 0])
+        out[place[place >= 0]] = True
+    return out
+
+
 def _dead(system: System, start_us: int) -> list[dict[str, Any]]:
     """Dead letters since the run began: cause, stage and, where readable, the identity."""
     out = []
@@ -185,7 +197,7 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
     say("reading the ledger")
     emitted = Emitted(ledgers.read(made.ledgers))
     reserved = reserved_places(emitted, _reserved_devices(scenario))
-    explain = Expectation(scenario, system.way_in, made.start_us)
+    explain = Expectation(scenario, system.way_in, made.start_us, _resent(emitted, made.stats))
     found = _read_hops(scenario, system, emitted, made, reserved, say)
     say("judging")
     results = {name: _findings(hop, found, explain, reserved) for name, hop in found.items()}

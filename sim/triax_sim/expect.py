@@ -19,11 +19,15 @@ _JUST_BEFORE_US = 1_000_000  # frames that were under way when a fault began
 
 
 class Expectation:
-    """Faults of a run with their times, and which frames each may have cost."""
+    """Faults of a run with their times, and which frames each may have cost.
 
-    def __init__(self, scenario: Scenario, way_in: str, start_us: int) -> None:
+    `resent`: true for frames that their sender wrote on more than one connection, as it has to at QoS 1: they may be there twice.
+    """
+
+    def __init__(self, scenario: Scenario, way_in: str, start_us: int, resent: Array | None = None) -> None:
         self.faults = scenario.faults
         self._start_us = start_us
+        self._resent = resent
         qos = {cohort.qos for cohort in scenario.cohorts}
         self.may: list[Expected] = [self._worst(fault, qos, way_in) for fault in scenario.faults]
 
@@ -55,6 +59,8 @@ class Expectation:
             out |= hit & self._window(fault, due, due)
         if not losses:
             out |= fate == FATES["unknown"]
+            if self._resent is not None:
+                out |= self._resent[place]
         return out
 
     def _cost(self, due_us: Array) -> Array:

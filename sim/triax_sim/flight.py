@@ -51,7 +51,8 @@ class Flight:
         self._before: dict[tuple[int, int], int] = {}  # (device, number) that was in flight on a connection that ended: sent
         # Frames that are done and not yet in the ledger: device, number, checksum, sent, acked.
         self._done: list[tuple[Array, Array, Array, Array, Array]] = []
-        self.stray = self.resent = self.dropped = 0
+        self.stray = self.dropped = 0
+        self.resent: list[tuple[int, int]] = []  # device, number
         self._acked_qos = people.qos == 1
         self._all_acked = bool(self._acked_qos.all())
         self._sent_us = np.zeros((2, count, _RING), np.int64)
@@ -105,7 +106,7 @@ class Flight:
         for n, key in enumerate(zip(who.tolist(), number.tolist(), strict=True)):
             if key in self._before:
                 sent_us[n] = self._before.pop(key)
-                self.resent += 1
+                self.resent.append(key)
         return sent_us
 
     # -- done
@@ -163,6 +164,14 @@ class Flight:
         boot, sequence = self.people.identity(who, number)
         self.ledger.add(self.people.device[who], boot, sequence, checksum, self.people.qos[who], due, sent, acked)
         return due, sent, acked
+
+    def resent_frames(self) -> list[list[int]]:
+        """Device, boot and sequence of the frames that were written on more than one connection: they may arrive twice."""
+        if not self.resent:
+            return []
+        who, number = np.array(self.resent).T
+        boot, sequence = self.people.identity(who, number)
+        return [list(row) for row in zip(self.people.device[who].tolist(), boot.tolist(), sequence.tolist(), strict=True)]
 
     # -- connections and full spools
 

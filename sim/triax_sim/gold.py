@@ -153,7 +153,8 @@ class Gold:
             "end_us": now,
             "unsent": unsent,
             "open": unsent,
-            "resent": 0,
+            "resent": sum(len(device.spool.resent) for device in self.devices),
+            "resent_frames": [frame for device in self.devices for frame in device.spool.resent],
             "stray_acks": sum(device.node.core.stray_acks for device in self.devices),
             "connections": {
                 "opened": sum(device.node.connection.opened for device in self.devices),

@@ -82,6 +82,7 @@ class _Witness(Spool):
         super().__init__(Memory(_SPOOL, _SLOT_BYTES))
         self._device, self._meter, self._clock, self._done = device, meter, clock, done
         self.open: dict[int, Entry] = {}  # by token
+        self.resent: list[list[int]] = []  # device, boot, sequence
 
     def put(self, source: Any, length: int) -> bool:
         token = self._head
@@ -103,6 +104,8 @@ class _Witness(Spool):
             entry[4] = self._clock()
             self._device.last_us = entry[4]
             self._meter.wrote(np.array([entry[3]]), np.array([entry[4]]), direct=True)
+        elif entry is not None:
+            self.resent.append([self._device.device, entry[0], entry[1]])
 
     def release(self, token: int) -> bool:
         done = bool(super().release(token))

@@ -116,6 +116,9 @@ def test_a_lost_connection_sends_again_what_was_in_flight(broker, tmp_path):
     assert set(arrived) == set(identities(rows))
     payloads = [payload for _, payload, _, _ in broker.frames]
     assert len(payloads) - len(set(payloads)) == result["resent"]  # the very same bytes
+    twice = [decode(payload) for payload in set(payloads) if payloads.count(payload) > 1]
+    told = [(int(f["device"][0]), int(f["boot"][0]), int(f["sequence"][0])) for f in twice]
+    assert sorted(told) == sorted(tuple(frame) for frame in result["resent_frames"])
     assert not any(dup for _, _, _, dup in broker.frames)  # a new packet on a clean session
 
 
@@ -134,7 +137,7 @@ def test_an_outage_is_spooled_and_caught_up_beside_live_frames(broker, tmp_path)
     mixed = [d for d in np.unique(frames["device"]) if (np.diff(frames["sequence"][frames["device"] == d].astype(int)) < 0).any()]
     assert 1 <= len(mixed) <= 5  # 20 frames/s of backlog do not wait for live ones, nor these for them
     late = rows["sent_us"] - rows["due_us"] > 100_000
-    assert len(np.unique(rows["device"][late])) == 5
+    assert {device & 0xFFFFFF for device in rows["device"][late].tolist()} >= set(range(5))
 
 
 def test_a_full_spool_drops_the_oldest_and_says_so(broker, tmp_path):

@@ -119,6 +119,13 @@ def test_what_a_killed_broker_explains_and_what_it_does_not():
     assert nothing.explained(emitted, every, False).tolist() == [False, False, True, False, False]
 
 
+def test_a_frame_that_was_sent_again_may_be_there_twice():
+    emitted = ledger_of(["acked", "acked"], [1, 2])
+    explain = Expectation(scenario_with("link_delay"), "bridge", 0, np.array([False, True]))
+    assert explain.explained(emitted, np.arange(2), False).tolist() == [False, True]
+    assert explain.explained(emitted, np.arange(2), True).tolist() == [False, False]
+
+
 def test_a_cut_link_costs_only_what_was_written_at_qos_0():
     emitted = ledger_of(["written", "written", "acked"], [51, 1, 51])
     explain = Expectation(scenario_with("link_cut", qos=0), "bridge", 0)
