@@ -84,7 +84,7 @@ def kill(process):
 
 def a_model(directory):
     """A model of windows for a Stream here, and what announces the same one to the job."""
-    rows, _ = Stream().process(of_records(records_of(planted.fleet(devices=40, frames=120, per_kind=0, seed=8).frames))[0])
+    rows, _ = Stream().process(of_records(records_of(planted.fleet(devices=40, frames=300, per_kind=0, seed=8).frames))[0])
     trained = windows.train(rows)
     data = store.dump(trained.pipeline)
     address = store.put(Settings(), "window", "1", {"model.skops": data}, directory)

@@ -452,7 +452,9 @@ global___FeatureBatch = FeatureBatch
 
 @typing.final
 class Model(google.protobuf.message.Message):
-    """Manifest of a model on the compacted topic triax.models.v1, key = name."""
+    """Manifest of a model on the compacted topic triax.models.v1, key = name/version: a stream that goes back in time finds the model of
+    that time.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -1,5 +1,9 @@
-"""Results of batch jobs in PostgreSQL, one table each: written again they replace what they said before."""
+"""Results of batch jobs in PostgreSQL, one table each: written again they replace what they said before.
 
+python -m triax_backend.batch.results          makes the tables, so that dashboards find them before the first job has run
+"""
+
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, LiteralString
 
@@ -9,7 +13,7 @@ from psycopg import sql
 
 from triax_backend.settings import Settings
 
-__all__ = ["TABLES", "create", "store", "store_rows"]
+__all__ = ["TABLES", "create", "main", "store", "store_rows"]
 
 _AXES = ("x", "y", "z")
 _FLAGS = ("overrun", "bus_error", "axis_resync", "saturated", "clock_stepped", "rate_suspect", "test_pattern")
@@ -128,3 +132,14 @@ def store(settings: Settings, results: Mapping[str, pa.Table]) -> dict[str, int]
                 connection.execute("DELETE FROM batch_ranking")
             counts[name] = store_rows(connection, name, rows.to_pylist())
     return counts
+
+
+def main() -> int:
+    """Make the tables. Returns the exit code."""
+    with psycopg.connect(Settings.from_env().postgres) as connection:
+        create(connection)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

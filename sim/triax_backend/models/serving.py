@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
 from google.protobuf.message import DecodeError
 from triax_proto.names import EVENTS, MODELS
 from triax_proto.v1.event_pb2 import Event, Model
@@ -31,6 +31,7 @@ log = logging.getLogger("triax.models")
 Array = np.ndarray[Any, Any]
 
 SCOPE = "window"
+_CATCH_UP_S = 10.0
 _RETRY_S = 5.0  # while the place of a model is away
 _KEPT = 8  # versions in memory: the present one, one to come, and those that late windows still want
 
@@ -92,7 +93,8 @@ class KafkaModels:
     def __init__(self, settings: Settings, now: Callable[[], float] = time.monotonic) -> None:
         self.score = Scores()
         self._settings, self._now = settings, now
-        self._waiting: dict[str, Model] = {}  # by name: a file that could not be fetched yet
+        self._waiting: dict[str, Model] = {}  # by name/version: read, not yet taken in or refused
+        self._caught_up = False
         self._next_try = 0.0
         self._consumer = Consumer(
             {**settings.kafka_config(), "group.id": "triax-models", "enable.auto.commit": False, "log_level": 0}
@@ -100,9 +102,39 @@ class KafkaModels:
         self._consumer.assign([TopicPartition(MODELS, 0, OFFSET_BEGINNING)])
 
     def poll(self) -> list[tuple[str, int, bytes | None, bytes]]:
-        """Take in what is new; records of events about what was refused."""
+        """Take in what is new; records of events about what was refused.
+
+        The first call waits until all that is on the topic has been read: what is streamed again after a restart is scored by the
+        models that scored it before.
+        """
+        if not self._caught_up:
+            self._catch_up()
+        self._read(self._consumer.consume(10, 0))
         out: list[tuple[str, int, bytes | None, bytes]] = []
-        for message in self._consumer.consume(10, 0):
+        if self._waiting and self._now() >= self._next_try:
+            for label, manifest in sorted(self._waiting.items()):
+                event = self._try(manifest)
+                if event is None:
+                    continue
+                del self._waiting[label]
+                if event:
+                    out.append((EVENTS, 0, b"models", event))
+            self._next_try = self._now() + _RETRY_S
+        return out
+
+    def _catch_up(self) -> None:
+        """Read up to the topic's end as of now. Raises KafkaException if Kafka does not answer."""
+        first, end = self._consumer.get_watermark_offsets(TopicPartition(MODELS, 0), timeout=_CATCH_UP_S)
+        until = self._now() + _CATCH_UP_S
+        while first < end and self._now() < until:
+            found = self._consumer.consume(100, 0.5)
+            self._read(found)
+            at = self._consumer.position([TopicPartition(MODELS, 0)])[0].offset
+            first = max(first, at)
+        self._caught_up = True
+
+    def _read(self, messages: list[Message]) -> None:
+        for message in messages:
             if message.error() is not None or not message.value():
                 continue
             manifest = Model()
@@ -112,18 +144,8 @@ class KafkaModels:
                 log.error("a manifest on %s cannot be read", MODELS)
                 continue
             if manifest.scope == SCOPE:
-                self._waiting[manifest.name] = manifest
+                self._waiting[f"{manifest.name}/{manifest.version}"] = manifest
                 self._next_try = 0.0
-        if self._waiting and self._now() >= self._next_try:
-            for name, manifest in list(self._waiting.items()):
-                event = self._try(manifest)
-                if event is None:
-                    continue
-                del self._waiting[name]
-                if event:
-                    out.append((EVENTS, 0, b"models", event))
-            self._next_try = self._now() + _RETRY_S
-        return out
 
     def _try(self, manifest: Model) -> bytes | None:
         """b"": taken; an event: refused; None: to be tried again."""

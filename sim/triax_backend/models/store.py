@@ -116,7 +116,7 @@ def fetch(settings: Settings, address: str) -> bytes:
 
 
 def announce(settings: Settings, model: Model) -> None:
-    """Put the manifest on the compacted topic. Raises OSError if Kafka does not take it."""
+    """Put the manifest on the compacted topic, under its name and version. Raises OSError if Kafka does not take it."""
     from confluent_kafka import Producer
 
     failed: list[str] = []
@@ -124,7 +124,7 @@ def announce(settings: Settings, model: Model) -> None:
     producer.produce(
         MODELS,
         model.SerializeToString(),
-        model.name.encode(),
+        f"{model.name}/{model.version}".encode(),
         on_delivery=lambda error, _: failed.append(error.str()) if error is not None else None,
     )
     if producer.flush(25) or failed:

@@ -32,7 +32,9 @@ from triax_backend.stream.state import State
 __all__ = ["COMPACT", "GROUP", "Engine", "build", "main"]
 
 GROUP = "triax-stream-flink"
-COMPACT = 512  # records of a partition between two snapshots of its state
+# Records of a partition between two snapshots of its state: a checkpoint holds both, and 96 records of a hundred frames are as large as
+# the state of 625 devices.
+COMPACT = 96
 ROUND = 32  # records of a partition processed at once: the arrays are long enough for numpy
 _ROUND_MS = 200  # and the longest that a record waits
 _TRANSACTION_MS = 600_000  # longer than a checkpoint interval and a restart
@@ -58,6 +60,7 @@ class Engine(KeyedProcessFunction):  # type: ignore[misc]
             from triax_backend.models.serving import KafkaModels
 
             self._models = KafkaModels(self._models_of)
+            self._refused = list(self._models.poll())  # waits until it has read all: a restore scores as before
 
     def close(self) -> None:
         """Leave Kafka."""
@@ -104,7 +107,8 @@ class Engine(KeyedProcessFunction):  # type: ignore[misc]
     def _round(self, partition: int) -> Iterator[Row]:
         stream = self._streams[partition]
         if self._models is not None:
-            for topic, number, _, value in self._models.poll():
+            refused, self._refused = [*self._refused, *self._models.poll()], []
+            for topic, number, _, value in refused:
                 yield Row(topic, self._keys[number], value)
         features, events = stream.process(of_records(self._waiting[partition])[0])
         self._waiting[partition] = []
@@ -239,7 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoints", type=Path, required=True, help="directory of Flink's checkpoints")
     parser.add_argument("--restore", help="a checkpoint to start from; 'newest': of --checkpoints, if there is one")
-    parser.add_argument("--interval-ms", type=int, default=1000, help="between checkpoints: rows leave with them")
+    parser.add_argument("--interval-ms", type=int, default=2000, help="between checkpoints: rows leave with them")
     parser.add_argument("--parallelism", type=int, default=1)
     parser.add_argument("--partitions", type=int, default=16, help="of the topics")
     parser.add_argument("--group", default=GROUP, help="Kafka consumer group and prefix of transactions")

@@ -93,6 +93,7 @@ class Runner:
         self._sent: dict[int, int] = {}  # offset up to which everything has been sent
         self._saved: dict[int, float] = {}
         self._pause_s = _BACKOFF_S[0]
+        self._refused: list[Out] = []  # events about models, to be sent
         kafka: dict[str, Any] = {**settings.kafka_config(), "error_cb": self._kafka_error, "log_level": 2}
         self._consumer = Consumer({**kafka, **_CONSUMER, "group.id": group, "group.instance.id": f"{group}-{instance}"})
         self._producer_config = {**kafka, **_PRODUCER, "transactional.id": f"{group}-{instance}"}
@@ -165,6 +166,8 @@ class Runner:
         if not parts:
             self._fresh = False
             return
+        if self._models is not None:  # what is read again must find the models that scored it
+            self._refused += self._models.poll()
         committed = self._consumer.committed([TopicPartition(FRAMES, p) for p in parts], timeout=10)
         self._sent = {part.partition: max(part.offset, 0) for part in committed}
         self._stream = Stream(State(), self._models.score if self._models else None)
@@ -221,7 +224,9 @@ class Runner:
     # -- a round
 
     def _round(self) -> None:
-        refused = self._models.poll() if self._models is not None else []
+        if self._models is not None:
+            self._refused += self._models.poll()
+        refused = list(self._refused)
         found = self._gather()
         if self._fresh or not (found or refused):
             return
@@ -236,6 +241,7 @@ class Runner:
             self._stream.process(of_records(silent)[0])
         if live or refused:
             self._send(live, refused)
+            del self._refused[: len(refused)]
             self._save_due()
         self._pause_s = _BACKOFF_S[0]
 
