@@ -307,7 +307,9 @@ class Node:
             self.connection.longest_ms = 60000
             result = first.configuration.through()
             self._decided(first, result)
-            if result != config.APPLIED:
+            if result == config.APPLIED:
+                self.core.subscribe(list(self._topics), self.now_ms)  # what this broker retains was ignored during the trial
+            else:
                 self._reconnect("old link settings")
 
     def _on_message(self, topic: str, payload: bytes) -> None:

@@ -8,7 +8,7 @@ import pytest
 from triax import boot
 from triax.segments import Segments
 from triax.spool import Spool
-from triax_proto.v1.device_pb2 import Command, ConfigAck, DeviceInfo, Status
+from triax_proto.v1.device_pb2 import Command, Config, ConfigAck, DeviceInfo, Status
 from triax_proto.v1.event_pb2 import Event, Gap, SelfTest
 from triax_proto.v1.frame_pb2 import RawFrame
 
@@ -251,6 +251,32 @@ def test_a_good_link_configuration_moves_the_node_and_an_outage_after_it_reverts
     rig.run(60_000, SLOW_US)
     assert set(rig.link.tries[1:]) == {"other"}
     assert other.session is not None
+
+
+def test_what_the_new_broker_retains_is_taken_after_the_trial():
+    rig = Rig().start().run(1000)
+    other = rig.link.brokers["other"] = Broker()
+    other.retained[f"triax/v1/{DEVICE:016x}/config"] = Config(version=9, replay_hz=7).SerializeToString()
+    rig.configure(1, link={"host": "other"})
+    rig.run(3000)
+    acks = [ConfigAck.FromString(data) for data in other.messages("config/ack")]
+    assert [(ack.version, ack.result) for ack in acks][-1] == (9, ConfigAck.RESULT_APPLIED)
+    assert rig.channels[0].configuration.link["host"] == "other"
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_stepped_moves_times_once_and_is_flagged(hours):
+    rig = Rig(**SLOW).start().run(3000, SLOW_US)
+    rig.clock.step_us = hours * 3_600_000_000
+    rig.run(70_000, SLOW_US)
+    frames = rig.frames()
+    steps = [b.time_us - a.time_us - a.samples * 1e6 / a.rate_hz for a, b in pairwise(frames)]
+    jumps = [step for step in steps if abs(step) > 1e6]
+    assert len(jumps) == 1
+    assert jumps[0] == pytest.approx(hours * 3.6e9, abs=1e5)
+    assert sum(bool(one.flags & 16) for one in frames) == 1
+    assert all(b.first_sample == a.first_sample + a.samples for a, b in pairwise(frames))
+    assert abs(frames[-1].time_us - UTC_US - rig.world.now_us - rig.clock.step_us) < 1e6
 
 
 def test_wrong_credentials_on_trial_are_reverted_at_once():
