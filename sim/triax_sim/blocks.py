@@ -21,6 +21,24 @@ class Block(NamedTuple):
     packets: list[bytes]
     checksum: Array
 
+    def part(self, rows: Array) -> "Block":
+        """Some of its rows."""
+        packets = [self.packets[n] for n in rows.tolist()]
+        return Block(self.who[rows], self.number[rows], self.due_us[rows], packets, self.checksum[rows])
+
+    def between(self, first: int, end: int) -> "Block":
+        """Rows `first` to `end` - 1."""
+        return Block(*(column[first:end] for column in self))  # type: ignore[arg-type]
+
+    def rounds(self) -> "list[Block]":
+        """As few blocks as have each device once, its frames in order."""
+        order = np.argsort(self.who, kind="stable")
+        who = self.who[order]
+        begins = np.flatnonzero(np.append(True, who[1:] != who[:-1]))
+        rank = np.empty(len(who), np.int64)
+        rank[order] = np.arange(len(who)) - np.repeat(begins, np.diff(np.append(begins, len(who))))
+        return [self.part(np.flatnonzero(rank == n)) for n in range(int(rank.max()) + 1)]
+
 
 class Blocks:
     """The schedule of a population: absolute due times, whatever became of the frames before."""

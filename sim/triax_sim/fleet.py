@@ -76,6 +76,7 @@ class Fleet:
         self.listener = Listener(self.links, self.flight, pings, plan.seed)
         self.links.dropped = self.listener.forget
         self.commands = Commands() if plan.wait else None
+        self._shortest_us = int(people.period_us.min())
         self._drained_at = self._chores_at = 0
         self._watched = -1
         self.stop = False
@@ -147,7 +148,7 @@ class Fleet:
             self.meter.longest_pause_us = max(self.meter.longest_pause_us, now - woke)
             upto = int(np.searchsorted(block.due_us, now, "right"))
             if upto > at:
-                self._dispatch(block, at, upto)
+                self._dispatch(block.between(at, upto))
                 at = upto
             self.listener.hear(*self.links.poll(now), self.clock())
             if at == len(block.due_us) and now >= edge - _BLOCK_US:
@@ -217,24 +218,23 @@ class Fleet:
 
     # -- frames
 
-    def _dispatch(self, block: Block, at: int, upto: int) -> None:
+    def _dispatch(self, due: Block) -> None:
         """Send what has fallen due, unless its device has to keep it."""
-        who, number, due = block.who[at:upto], block.number[at:upto], block.due_us[at:upto]
-        packets, checksum = block.packets[at:upto], block.checksum[at:upto]
-        self.flight.due[who] = number + 1  # in order, so the last frame of a device stays
-        self.meter.due += len(who)
-        can = self.links.ready[who] & self.flight.can_send(who, number)
-        if not can.all():
-            keep = np.flatnonzero(can)
-            packets = [packets[n] for n in keep.tolist()]
-            who, number, due, checksum = who[keep], number[keep], due[keep], checksum[keep]
-        if len(who):
-            self._write(LIVE, who, number, due, packets, checksum, direct=True)
+        self.flight.due[due.who] = due.number + 1  # in order, so the last frame of a device stays
+        self.meter.due += len(due.who)
+        # After a pause several frames of a device are overdue; one call takes one of each.
+        several = due.due_us[-1] - due.due_us[0] >= self._shortest_us
+        for part in due.rounds() if several else (due,):
+            can = self.links.ready[part.who] & self.flight.can_send(part.who, part.number)
+            if can.any():
+                self._write(LIVE, part if can.all() else part.part(np.flatnonzero(can)), direct=True)
 
-    def _write(self, lane: int, who: Array, number: Array, due: Array, packets: list[bytes], checksum: Array, direct: bool) -> None:
+    def _write(self, lane: int, frames: Block, direct: bool) -> None:
+        """Write frames, one a device; what a socket does not take waits for it."""
+        who, number, due_us, packets, _ = frames
         devices = who.tolist()
         sent_us = np.empty(len(who), np.int64)
-        whole = np.ones(len(who), bool)
+        partly: list[int] = []
         for lo in range(0, len(devices), _CHUNK):
             some = packets[lo : lo + _CHUNK]
             taken = self.links.send(devices[lo : lo + _CHUNK], some)
@@ -244,15 +244,14 @@ class Fleet:
                 for n, (count, packet) in enumerate(zip(taken, some, strict=True), lo):
                     if count == len(packet):
                         continue
-                    whole[n] = False
+                    partly.append(n)
                     if count < 0:
                         self.links.close(devices[n], now)
                     elif devices[n] not in self.links.tails:
                         self.links.hold(devices[n], packet[count:], int(number[n]) << 1 | lane)
-        if not whole.all():
-            who, number, due, checksum, sent_us = who[whole], number[whole], due[whole], checksum[whole], sent_us[whole]
-        self.flight.sent(lane, who, number, checksum, sent_us)
-        self.meter.wrote(due, sent_us, direct)
+        whole = slice(None) if not partly else np.delete(np.arange(len(who)), partly)
+        self.flight.sent(lane, who[whole], number[whole], frames.checksum[whole], sent_us[whole])
+        self.meter.wrote(due_us[whole], sent_us[whole], direct)
 
     def _written(self, device: int, token: int) -> None:
         """A socket has taken the rest of a frame."""
@@ -284,7 +283,7 @@ class Fleet:
         if who.size:
             number = self.flight.send[lane, who]
             packets, checksum = self.people.packets(who, number, packet_ids(lane, number))
-            self._write(lane, who, number, self.people.due_us(who, number), packets, checksum, direct=False)
+            self._write(lane, Block(who, number, self.people.due_us(who, number), packets, checksum), direct=False)
         return len(who)
 
     # -- housekeeping
