@@ -1,6 +1,7 @@
 """The MQTT broker as calibration needs it: what is retained, what arrives, with deadlines. Nothing else here knows sockets."""
 
 import queue
+import threading
 import time
 from collections.abc import Iterator
 
@@ -58,6 +59,7 @@ class Broker:
             self._client.username_pw_set(address.user, address.password)
         if address.tls:
             self._client.tls_set(address.ca, address.cert, address.key)
+        self._accepted = threading.Event()
         self._topics: list[str] = []
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
@@ -68,12 +70,9 @@ class Broker:
         except OSError as error:
             raise DeviceError(f"No broker at {self.address!r}: {error}. Give its address with --mqtt or TRIAX_MQTT.") from None
         self._client.loop_start()
-        end = time.monotonic() + _CONNECT_S
-        while not self._client.is_connected():
-            if time.monotonic() > end:
-                self.__exit__()
-                raise DeviceError(f"The broker at {self.address!r} did not accept the connection within {_CONNECT_S:g} s.")
-            time.sleep(0.01)
+        if not self._accepted.wait(_CONNECT_S):
+            self.__exit__()
+            raise DeviceError(f"The broker at {self.address!r} did not accept the connection within {_CONNECT_S:g} s.")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -116,6 +115,9 @@ class Broker:
         raise DeviceError(f"Device {device:016x} has never been seen at {self.address!r}: is the node on, and is this its broker?")
 
     def _on_connect(self, client: paho.Client, _data: object, _flags: object, reason: object, _properties: object) -> None:
+        if not client.is_connected():
+            return  # refused: user, password or client id
+        self._accepted.set()
         if self._topics:
             client.subscribe([(topic, 1) for topic in self._topics])
 

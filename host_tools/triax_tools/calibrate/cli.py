@@ -2,7 +2,7 @@
 
 import typer
 
-from triax_tools.calibrate import command_capture, command_fit, command_fleet, command_node, command_noise
+from triax_tools.calibrate import command_capture, command_check, command_fit, command_fleet, command_node, command_noise
 
 __all__ = ["app"]
 
@@ -13,8 +13,8 @@ app = typer.Typer(
 )
 app.command()(command_capture.capture)
 app.command()(command_fit.fit)
-app.command()(command_fit.check)
-app.command()(command_fit.diff)
+app.command()(command_check.check)
+app.command()(command_check.diff)
 app.command()(command_fleet.temp)
 app.command()(command_noise.noise)
 app.command()(command_noise.clock)

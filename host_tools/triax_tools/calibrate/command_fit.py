@@ -1,14 +1,13 @@
-"""`fit`, `check` and `diff`: from a recording to a file, a file against other data, two files against each other."""
+"""`fit`: from a recording to a calibration file, and the report that says how far to trust it."""
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 
 from triax_tools.calibrate import document as documents
-from triax_tools.calibrate import drift, plots, procedure
+from triax_tools.calibrate import plots, procedure
 from triax_tools.calibrate.console import (
     GravityOption,
     HeightOption,
@@ -16,31 +15,29 @@ from triax_tools.calibrate.console import (
     LatOption,
     MqttOption,
     Output,
+    Rate,
+    Scale,
+    Seconds,
+    Sensor,
+    Source,
+    Unit,
     command,
     gates_table,
     gravity_of,
     hints_of,
-    load_document,
     now,
 )
 from triax_tools.calibrate.document import Document
 from triax_tools.calibrate.errors import BadInput, Refused
 from triax_tools.calibrate.imutk import imutk_fit
-from triax_tools.calibrate.model import INTRINSIC_NAMES, STANDARD_G
+from triax_tools.calibrate.model import INTRINSIC_NAMES
 from triax_tools.calibrate.pose import NAMES
 from triax_tools.calibrate.procedure import Calibration
 from triax_tools.calibrate.recording import Identity, Recording
 from triax_tools.calibrate.report import Report, table
 from triax_tools.calibrate.source import open_recording
 
-__all__ = ["check", "diff", "fit"]
-
-Source = Annotated[str, typer.Argument(help="Capture, CSV, MATLAB file, ST data log folder, or live:<device>.")]
-Sensor = Annotated[str, typer.Option("--sensor", help="Sensor of an ST data log.")]
-Unit = Annotated[str, typer.Option("--unit", help="Unit of a table: counts, g, mg, m/s2.")]
-Scale = Annotated[float, typer.Option("--scale", help="Milli-g per count, where the file does not say.")]
-Rate = Annotated[float, typer.Option("--rate", help="Samples per second, where the file has no time.")]
-Seconds = Annotated[float, typer.Option("--seconds", help="How long to listen to a live node.")]
+__all__ = ["fit", "intrinsic_rows"]
 
 
 def _name_of(name: str) -> str:
@@ -176,12 +173,17 @@ def fit(
     if found.passed:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(documents.dump(made))
+    if turn is not None:
+        output.say(f"case: rotated by {turn.angle_deg:.2f} deg" + (", is a face named wrongly?" if turn.suspicious else ""))
+    _finish(output, found, made, recording, out, page)
+
+
+def _finish(output: Output, found: Calibration, made: Document, recording: Recording, out: Path, page: Path) -> None:
+    """Say what came out, write the report, end."""
     output.table("calibration", ("", "value", "95 % interval", "from nominal"), intrinsic_rows(made))
     gates_table(output, found.gates)
     for warning in found.warnings:
         output.say(f"note: {warning}", "yellow")
-    if turn is not None:
-        output.say(f"case: rotated by {turn.angle_deg:.2f} deg" + (", is a face named wrongly?" if turn.suspicious else ""))
     output.say(f"file: {out}" if found.passed else f"no file was written: a gate failed, see {page}")
     facts = {
         "file": str(out) if found.passed else None,
@@ -226,95 +228,3 @@ def _imutk(output: Output, rule: str, recording: Recording, g_m_s2: float) -> No
     ]
     output.table("imu_tk's rule", ("", ""), rows)
     output.finish(True, {"multiplier": found.multiplier, "rests": found.rests, "cost": found.cost, "scale": found.scale.tolist()})
-
-
-@command
-def check(
-    calibration: Annotated[Path, typer.Argument(help="Calibration file.")],
-    source: Source,
-    limit: Annotated[float, typer.Option("--limit", help="Largest | |a| - 1 |, mg rms; the worst rest may have twice that.")] = 1.0,
-    lat: LatOption = None,
-    height: HeightOption = 0.0,
-    gravity: GravityOption = None,
-    report: Annotated[Path | None, typer.Option("--report", help="HTML report.")] = None,
-    expired: Annotated[bool, typer.Option("--expired", help="Check an expired calibration all the same.")] = False,
-    sensor: Sensor = "",
-    unit: Unit = "",
-    scale: Scale = 0.0,
-    rate: Rate = 0.0,
-    mqtt: MqttOption = "mqtt://127.0.0.1:1883",
-    seconds: Seconds = 60.0,
-    json_output: Json = False,
-) -> None:
-    """Hold other data against a calibration: |a| - 1 of each rest, pass or fail."""
-    output = Output(json_output)
-    document = load_document(calibration)
-    hints = hints_of(sensor, unit, scale or document.identity.scale_g * 1e3 * (unit in ("", "counts")), rate)
-    recording = open_recording(source, hints, mqtt, seconds)
-    document.check(recording.identity, now(), allow_expired=expired)
-    known = gravity is not None or lat is not None or recording.gravity_m_s2
-    local = gravity_of(gravity, lat, height, recording.gravity_m_s2) if known else None
-    found = procedure.check(document, recording, local, limit / 1e3)
-    rows = [
-        (f"{k + 1}", f"{recording.time_s[r.start]:.1f} s", f"{e * 1e6:+.0f} ug", f"{s * 1e6:.0f} ug")
-        for k, (r, e, s) in enumerate(zip(found.rests.kept, found.residual_g, found.expected_g, strict=True))
-    ]
-    output.table("rests, |a| - 1 in local g", ("rest", "at", "residual", "expected sd"), rows)
-    gates_table(output, found.gates)
-    output.say(f"probability of residuals this large if nothing changed: {found.probability:.3g}")
-    made = Report(
-        f"Check of {document.identity.device or calibration.name}",
-        found.passed,
-        {
-            "calibration": str(calibration),
-            "recording": recording.source,
-            "probability if nothing changed": f"{found.probability:.3g}",
-        },
-    )
-    made.gates(found.gates)
-    made.section("Rests", table(("rest", "at", "|a| - 1, local g", "expected sd"), rows))
-    names = [row[0] for row in rows]
-    made.section("Residuals", plots.residual_plot(names, found.residual_g, found.expected_g * 0, np.zeros(1)))
-    made.section("Where the rests were", plots.sphere_plot(found.directions))
-    facts: dict[str, Any] = {
-        "residual_ug": (found.residual_g * 1e6).tolist(),
-        "probability": found.probability,
-        "gates": [gate.__dict__ for gate in found.gates],
-    }
-    output.finish(found.passed, facts, made, report or calibration.with_suffix(".check.html"))
-
-
-@command
-def diff(
-    first: Annotated[Path, typer.Argument(help="Earlier calibration file.")],
-    second: Annotated[Path, typer.Argument(help="Later calibration file.")],
-    report: Annotated[Path | None, typer.Option("--report", help="HTML report.")] = None,
-    json_output: Json = False,
-) -> None:
-    """Compare two calibrations of one unit in the nine intrinsic numbers, in standard errors. Changed: exit code 1."""
-    output = Output(json_output)
-    a, b = load_document(first), load_document(second)
-    b.check(a.identity, a.expires, allow_expired=True)
-    found = drift.difference(a.intrinsic, a.covariance, a.dof, b.intrinsic, b.covariance, b.dof)
-    scale = a.identity.scale_g
-    rows = []
-    for k, name in enumerate(INTRINSIC_NAMES):
-        if k < 3:
-            change = f"{found.change[k] / a.intrinsic[k] * 1e6:+.0f} ppm"
-        elif k < 6:
-            change = f"{found.change[k] * scale * 1e6:+.0f} ug"
-        else:
-            change = f"{found.change[k] * 1e6:+.0f} urad"
-        rows.append((_name_of(name), change, f"{found.sigmas[k]:+.1f}"))
-    output.table("second - first", ("", "change", "standard errors"), rows)
-    verdict = f"changed, most in {_name_of(found.worst)}" if found.changed else "no change beyond the stated errors"
-    output.say(f"F(9, {a.dof + b.dof}) = {found.statistic:.2f}, limit {found.limit:.2f} (99 %): {verdict}")
-    g_change = a.content["gravity"]["m_s2"] - b.content["gravity"]["m_s2"]
-    if abs(g_change) > 1e-3 * STANDARD_G / 10:
-        output.say(
-            "note: the two were made with different local gravity; the sensitivities carry its uncertainty besides.", "yellow"
-        )
-    made = Report("Two calibrations compared", not found.changed, {"first": first.name, "second": second.name, "verdict": verdict})
-    made.section("Changes", plots.diff_plot(found), table(("", "change", "standard errors"), rows))
-    facts = {"statistic": found.statistic, "limit": found.limit, "probability": found.probability, "sigmas": found.sigmas.tolist()}
-    output.finish(not found.changed, {**facts, "worst": found.worst}, made, report or second.with_suffix(".diff.html"))

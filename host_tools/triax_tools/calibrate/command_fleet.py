@@ -12,13 +12,15 @@ from triax_backend.settings import Settings
 from triax_tools.calibrate import document as documents
 from triax_tools.calibrate import drift, fleet_rests, plots, procedure
 from triax_tools.calibrate import temperature as temperatures
-from triax_tools.calibrate.command_fit import Scale, Unit, intrinsic_rows
+from triax_tools.calibrate.command_fit import intrinsic_rows
 from triax_tools.calibrate.console import (
     GravityOption,
     HeightOption,
     Json,
     LatOption,
     Output,
+    Scale,
+    Unit,
     command,
     gates_table,
     gravity_of,
@@ -129,6 +131,25 @@ def _against(celsius: Array, counts: Array, ramp: temperatures.Ramp, scale_g: fl
     return warm, (means - level) * scale_g * 1e3, line, fitted * scale_g * 1e3
 
 
+_ORDER = {"drift, and offset or tilt": 0, "drift": 1, "unusable": 2, "offset or tilt": 3, "steady": 4}
+
+
+def _fleet_rows(found: list[drift.DeviceDrift]) -> list[tuple[str, ...]]:
+    """Worst first."""
+    listed = sorted(found, key=lambda d: (_ORDER[d.verdict], -abs(d.along_g) if np.isfinite(d.along_g) else 0.0))
+    return [
+        (
+            d.device,
+            d.verdict,
+            f"{d.along_g * 1e3:+.2f} +- {1.96 * d.along_sd_g * 1e3:.2g} mg",
+            f"{d.across_g * 1e3:.2f} mg",
+            f"{datetime.fromtimestamp(d.at_s, UTC):%Y-%m-%d}" if np.isfinite(d.at_s) and d.verdict != "steady" else "",
+            d.note,
+        )
+        for d in listed
+    ]
+
+
 @command
 def fleet(
     source: Annotated[
@@ -150,23 +171,10 @@ def fleet(
         found = drift.fleet(fleet_rests.from_database(settings, end - timedelta(days=days), end, every * 3600))
     if not found:
         raise BadInput("The database holds no minute of any device in that time: give --days, or a table of rests.")
-    order = {"drift, and offset or tilt": 0, "drift": 1, "unusable": 2, "offset or tilt": 3, "steady": 4}
-    listed = sorted(found, key=lambda d: (order[d.verdict], -abs(d.along_g) if np.isfinite(d.along_g) else 0.0))
-    rows = [
-        (
-            d.device,
-            d.verdict,
-            f"{d.along_g * 1e3:+.2f} +- {1.96 * d.along_sd_g * 1e3:.2g} mg",
-            f"{d.across_g * 1e3:.2f} mg",
-            f"{datetime.fromtimestamp(d.at_s, UTC):%Y-%m-%d}" if np.isfinite(d.at_s) and d.verdict != "steady" else "",
-            d.note,
-        )
-        for d in listed
-    ]
     head = ("device", "verdict", "along gravity", "across gravity", "since", "")
-    shown = [row for row in rows if row[1] != "steady"][:40]
-    output.table(f"{len(found)} devices", head, shown)
-    counts = {verdict: sum(d.verdict == verdict for d in found) for verdict in order}
+    rows = _fleet_rows(found)
+    output.table(f"{len(found)} devices", head, [row for row in rows if row[1] != "steady"][:40])
+    counts = {verdict: sum(d.verdict == verdict for d in found) for verdict in _ORDER}
     output.say(", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n))
     drifted = sum("drift" in d.verdict for d in found)
     gates = (Gate("devices that drifted", float(drifted), 0.0, "", drifted == 0),)

@@ -12,8 +12,7 @@ from triax_tools.calibrate import clock as clocks
 from triax_tools.calibrate import noise as noises
 from triax_tools.calibrate import plots, rest
 from triax_tools.calibrate import response as responses
-from triax_tools.calibrate.command_fit import Rate, Scale, Seconds, Sensor, Source, Unit
-from triax_tools.calibrate.console import Json, MqttOption, Output, command, hints_of
+from triax_tools.calibrate.console import Json, MqttOption, Output, Rate, Scale, Seconds, Sensor, Source, Unit, command, hints_of
 from triax_tools.calibrate.errors import BadInput, Refused
 from triax_tools.calibrate.model import Array
 from triax_tools.calibrate.noise import Coefficient
@@ -50,6 +49,16 @@ def _text(found: Coefficient) -> str:
     return f"{found.value * 1e6:.4g} ({found.low * 1e6:.4g}..{found.high * 1e6:.4g})"
 
 
+def _noise_rows(density_g: Array, fits: list[noises.NoiseFit]) -> list[tuple[str, ...]]:
+    return [
+        ("density, one-sided, ug/rtHz", *(f"{d * 1e6:.4g}" for d in density_g)),
+        ("the same two-sided (/ sqrt 2), ug s^1/2", *(f"{d / np.sqrt(2) * 1e6:.4g}" for d in density_g)),
+        ("N of Allan, two-sided, ug s^1/2", *(_text(f.n) for f in fits)),
+        ("B (floor / 0.664), ug", *(_text(f.b) for f in fits)),
+        ("K, ug / s^1/2", *(_text(f.k) for f in fits)),
+    ]
+
+
 def _moving(recording: Recording) -> float:
     """Share of the recording that rest.py does not call still."""
     spans = rest.find(recording.values_g, recording.rate_hz, starts=recording.starts, lsb_g=recording.identity.scale_g)
@@ -80,13 +89,7 @@ def noise(
     density = noises.band_density(spectrum, low or 3 * spectrum.bin_hz, high or _USABLE * hz / 2)
     measured = noises.allan(values, hz)
     fits = [noises.fit_noise(measured, axis) for axis in range(3)]
-    rows = [
-        ("density, one-sided, ug/rtHz", *(f"{d * 1e6:.4g}" for d in density)),
-        ("the same two-sided (/ sqrt 2), ug s^1/2", *(f"{d / np.sqrt(2) * 1e6:.4g}" for d in density)),
-        ("N of Allan, two-sided, ug s^1/2", *(_text(f.n) for f in fits)),
-        ("B (floor / 0.664), ug", *(_text(f.b) for f in fits)),
-        ("K, ug / s^1/2", *(_text(f.k) for f in fits)),
-    ]
+    rows = _noise_rows(density, fits)
     head = ("95 % intervals in brackets", "x", "y", "z")
     output.table(f"{len(values):,} values at {hz:.6g} Hz ({len(values) / hz:,.0f} s)", head, rows)
     moving = _moving(recording)
@@ -135,36 +138,16 @@ def clock(
     recording = open_recording(source, hints_of(sensor, unit, scale, rate), mqtt, seconds)
     count, arrival = recording.block_count, recording.block_arrival_s
     stated = nominal or recording.known_rate_hz
-    rows: list[tuple[str, str]] = []
-    found: clocks.Clock | None = None
     try:
-        found = clocks.measure_clock(count, arrival)
+        found: clocks.Clock | None = clocks.measure_clock(count, arrival)
     except Refused as refusal:
         if not stated or len(count) < 2:
             raise
+        found = None
         output.say(f"note: {refusal}", "yellow")
-    if found is not None:
-        rows += [
-            ("true rate", f"{found.rate_hz:,.4f} Hz +- {found.error_ppm:.2g} ppm"),
-            ("by least squares (follows stalls)", f"{found.least_squares_hz:,.4f} Hz"),
-            ("first, second, third part", ", ".join(f"{part:,.4f}" for part in found.parts_hz) + " Hz"),
-            (
-                "drift over the window",
-                f"{found.drift_ppm:+.2f} +- {found.drift_error_ppm:.2g} ppm" + (": IT DRIFTS" if found.drifts else ""),
-            ),
-            ("delay over the line", f"median {found.delay_median_s * 1e3:.3f} ms, worst {found.delay_worst_s * 1e3:.3f} ms"),
-        ]
     off = (found.rate_hz / stated - 1) * 1e6 if found is not None and stated else 0.0
-    if stated:
-        rows.append(("stated rate", f"{stated:,.4f} Hz" + (f", the true one is {off:+.1f} ppm off it" if found else "")))
-    missing = clocks.holes(recording.sequence)
-    loss = _loss(recording, stated)
-    if len(recording.sequence):
-        rows.append(("lost frames", f"{missing} of {len(recording.sequence) + missing}"))
-        rows.append(("lost samples, as the device counts", f"{recording.lost_samples}"))
-    elif loss is not None:
-        told = f"{loss.samples:,} +- {loss.bound:,} ({loss.share * 100:.1f} %)" if loss.samples > loss.bound else "none that shows"
-        rows.append(("lost samples against the stated rate", told))
+    missing, loss = clocks.holes(recording.sequence), _loss(recording, stated)
+    rows = _clock_rows(found) + _loss_rows(recording, stated, off, missing, loss)
     output.table(f"{len(count)} blocks over {arrival[-1] - arrival[0]:,.1f} s", ("", ""), rows)
     lossy = missing > 0 or recording.lost_samples > 0 or (loss is not None and loss.samples > loss.bound)
     passed = not (limit_ppm and abs(off) > limit_ppm) and not (lost and lossy)
@@ -182,6 +165,37 @@ def clock(
         "lost_samples": recording.lost_samples if len(recording.sequence) else loss.samples if loss else 0,
     }
     output.finish(passed, held, made, _page(source, "clock", report))
+
+
+def _clock_rows(found: clocks.Clock | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
+    drift = f"{found.drift_ppm:+.2f} +- {found.drift_error_ppm:.2g} ppm" + (": IT DRIFTS" if found.drifts else "")
+    return [
+        ("true rate", f"{found.rate_hz:,.4f} Hz +- {found.error_ppm:.2g} ppm"),
+        ("by least squares (follows stalls)", f"{found.least_squares_hz:,.4f} Hz"),
+        *(
+            (f"in its {name} third", f"{part:,.4f} Hz")
+            for name, part in zip(("first", "second", "last"), found.parts_hz, strict=True)
+        ),
+        ("drift, first to last third", drift),
+        ("delay over the line", f"median {found.delay_median_s * 1e3:.3f} ms, worst {found.delay_worst_s * 1e3:.3f} ms"),
+    ]
+
+
+def _loss_rows(
+    recording: Recording, stated: float, off_ppm: float, missing: int, loss: clocks.Loss | None
+) -> list[tuple[str, str]]:
+    rows = []
+    if stated:
+        rows.append(("stated rate", f"{stated:,.4f} Hz" + (f" (the true one: {off_ppm:+.1f} ppm)" if off_ppm else "")))
+    if len(recording.sequence):
+        rows.append(("lost frames", f"{missing} of {len(recording.sequence) + missing}"))
+        rows.append(("lost samples, as the device counts", f"{recording.lost_samples}"))
+    elif loss is not None:
+        told = f"{loss.samples:,} +- {loss.bound:,} ({loss.share * 100:.1f} %)" if loss.samples > loss.bound else "none that shows"
+        rows.append(("lost samples against the stated rate", told))
+    return rows
 
 
 def _loss(recording: Recording, stated: float) -> clocks.Loss | None:

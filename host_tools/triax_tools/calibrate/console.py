@@ -31,6 +31,12 @@ __all__ = [
     "LatOption",
     "MqttOption",
     "Output",
+    "Rate",
+    "Scale",
+    "Seconds",
+    "Sensor",
+    "Source",
+    "Unit",
     "command",
     "gates_table",
     "gravity_of",
@@ -44,6 +50,13 @@ LatOption = Annotated[float | None, typer.Option("--lat", help="Latitude of the 
 HeightOption = Annotated[float, typer.Option("--height", help="Height of the place above sea level, m.")]
 GravityOption = Annotated[float | None, typer.Option("--gravity", help="Local gravity in m/s2, if it was measured.")]
 MqttOption = Annotated[str, typer.Option("--mqtt", envvar="TRIAX_MQTT", help="Broker of a live node, mqtt://host:1883")]
+
+Source = Annotated[str, typer.Argument(help="Capture, CSV, MATLAB file, ST data log folder, or live:<device>.")]
+Sensor = Annotated[str, typer.Option("--sensor", help="Sensor of an ST data log.")]
+Unit = Annotated[str, typer.Option("--unit", help="Unit of a table: counts, g, mg, m/s2.")]
+Scale = Annotated[float, typer.Option("--scale", help="Milli-g per count, where the file does not say.")]
+Rate = Annotated[float, typer.Option("--rate", help="Samples per second, where the file has no time.")]
+Seconds = Annotated[float, typer.Option("--seconds", help="How long to listen to a live node.")]
 
 P = ParamSpec("P")
 

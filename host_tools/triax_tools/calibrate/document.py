@@ -150,19 +150,7 @@ def build(
     valid_days: int = VALID_DAYS,
 ) -> Document:
     """A document of a fit. `offset_extra`: counts that undithered means add to the error of each offset."""
-    extra = np.zeros(3) if offset_extra is None else offset_extra
-    sd = result.standard_error
-    gravity_part = np.r_[result.intrinsic[:3] * result.gravity.sd_ppm * 1e-6, np.zeros(6)]
-    interval = result.interval(0.95)
-    numbers = {}
-    for k, name in enumerate(INTRINSIC_NAMES):
-        added = extra[k - 3] if 3 <= k < 6 else 0.0
-        numbers[name] = {
-            "value": float(result.intrinsic[k]),
-            "unit": _UNITS[k],
-            "standard_error": _digits(math.hypot(sd[k], gravity_part[k]) + added, 4),
-            "interval_95": _digits(math.hypot(interval[k], 1.96 * gravity_part[k]) + added, 4),
-        }
+    numbers = _numbers(result, np.zeros(3) if offset_extra is None else offset_extra)
     content: dict[str, Any] = {
         "schema": SCHEMA,
         "tool": f"triax {tool_version()}",
@@ -230,6 +218,22 @@ def temperature_content(terms: Temperature) -> dict[str, Any]:
         "offset_count": terms.offset.tolist(),
         "gain_relative": terms.gain.tolist(),
     }
+
+
+def _numbers(result: Fit, extra: Array) -> dict[str, dict[str, Any]]:
+    """The nine numbers with their errors: of the residuals, of gravity (in the sensitivities), of rounding (in the offsets)."""
+    sd, interval = result.standard_error, result.interval(0.95)
+    gravity_part = np.r_[result.intrinsic[:3] * result.gravity.sd_ppm * 1e-6, np.zeros(6)]
+    numbers = {}
+    for k, name in enumerate(INTRINSIC_NAMES):
+        added = extra[k - 3] if 3 <= k < 6 else 0.0
+        numbers[name] = {
+            "value": float(result.intrinsic[k]),
+            "unit": _UNITS[k],
+            "standard_error": _digits(math.hypot(sd[k], gravity_part[k]) + added, 4),
+            "interval_95": _digits(math.hypot(interval[k], 1.96 * gravity_part[k]) + added, 4),
+        }
+    return numbers
 
 
 def _rotation(turn: CaseRotation | None) -> dict[str, Any] | None:

@@ -128,8 +128,8 @@ def refusals(means: Array, directions: Array) -> list[str]:
     reasons = []
     if count < MIN_POSES:
         reasons.append(
-            f"{count} pose{'s' if count != 1 else ''} for {PARAMETERS} parameters: at least {MIN_POSES} are needed before a residual "
-            f"says anything. {hint}"
+            f"{count} pose{'s' if count != 1 else ''} for {PARAMETERS} parameters: at least {MIN_POSES} are needed before a "
+            f"residual says anything. {hint}"
         )
     if count < PARAMETERS:
         return reasons

@@ -15,6 +15,7 @@ from triax_tools.calibrate.response import Response
 
 __all__ = [
     "allan_plot",
+    "check_plot",
     "clock_plot",
     "diff_plot",
     "fleet_plot",
@@ -80,6 +81,19 @@ def residual_plot(names: Sequence[str], fitted_g: Array, left_out_g: Array, six_
     axes.set_ylabel("|a| - 1, ug of local g")
     rms = np.sqrt(np.mean(np.square(six_g)))
     axes.set_title(f"Residuals (without misalignment terms: {rms * 1e6:,.0f} ug rms)", loc="left", fontsize=10)
+    axes.legend(ncols=2, fontsize=8)
+    return _svg(figure)
+
+
+def check_plot(residual_g: Array, expected_g: Array) -> str:
+    """|a| - 1 of each rest, with two standard deviations of what the calibration predicts."""
+    figure, axes = _figure()
+    x = np.arange(1, len(residual_g) + 1)
+    axes.axhline(0, color=_MUTED, lw=0.8)
+    axes.bar(x, 4e6 * expected_g, 0.9, bottom=-2e6 * expected_g, color=_MUTED, alpha=0.2, label="expected, 2 sd")
+    axes.plot(x, residual_g * 1e6, "o", ms=4, color="#2471a3", label="found")
+    axes.set_xlabel("rest")
+    axes.set_ylabel("|a| - 1, ug of local g")
     axes.legend(ncols=2, fontsize=8)
     return _svg(figure)
 

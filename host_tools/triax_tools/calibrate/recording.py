@@ -159,49 +159,65 @@ def _columns(frames: Sequence[bytes]) -> _Columns:
     return _Columns(columns, np.concatenate(values), np.concatenate(owners), np.concatenate(sigmas))
 
 
-def from_frames(frames: Sequence[bytes], arrival_s: Array, identity: Identity, **more: object) -> Recording:
-    """A recording of wire frames of one device as they arrived, sorted and freed of repeats. Raises BadInput for a damaged one."""
-    columns = _columns(frames)
+@dataclass(frozen=True)
+class _Sorted:
+    """The stream in the order of boot and sequence, without repeats: header per frame, rows of values, frame of each row."""
+
+    head: dict[str, Array]
+    order: Array
+    rows: Array
+    owner: Array
+
+
+def _sorted(columns: _Columns) -> _Sorted:
     header = columns.header
     order = np.lexsort((header["sequence"], header["boot"]))
     repeated = np.r_[False, (np.diff(header["boot"][order]) == 0) & (np.diff(header["sequence"][order]) == 0)]
     order = order[~repeated]
     place = np.full(len(header["boot"]), -1)
     place[order] = np.arange(len(order))
-    head = {name: column[order] for name, column in header.items()}
+    where = place[columns.owner]
+    rows = np.argsort(np.where(where >= 0, where, len(order)), kind="stable")[: int(np.sum(where >= 0))]
+    return _Sorted({name: column[order] for name, column in header.items()}, order, rows, where[rows])
+
+
+def _one_setting(head: dict[str, Array]) -> None:
+    """Raise BadInput unless all frames are of one configuration, and of a sensor."""
     if len(np.unique(head["scale_g"])) > 1 or len(np.unique(head["decimation"])) > 1:
         raise BadInput("range or decimation changed inside the recording: capture again with one configuration")
-    rows = np.argsort(np.where(place[columns.owner] >= 0, place[columns.owner], len(order)), kind="stable")
-    rows = rows[: int(np.sum(place[columns.owner] >= 0))]
-    owner = place[columns.owner][rows]
+    if (head["flags"].astype(int) & FRAME_FLAG_TEST_PATTERN).any():
+        raise BadInput("the node sent its test pattern, not its sensor: switch test_pattern off and capture again")
+
+
+def from_frames(frames: Sequence[bytes], arrival_s: Array, identity: Identity, **more: object) -> Recording:
+    """A recording of wire frames of one device as they arrived, sorted and freed of repeats. Raises BadInput for a damaged one."""
+    columns = _columns(frames)
+    stream = _sorted(columns)
+    head, owner = stream.head, stream.owner
+    _one_setting(head)
     ends = head["first_sample"] + head["samples"]
     broken = np.flatnonzero((head["first_sample"][1:] != ends[:-1]) | (np.diff(head["boot"]) != 0)) + 1
     starts = np.unique(np.r_[0, np.searchsorted(owner, broken)])
-    if (head["flags"].astype(int) & FRAME_FLAG_TEST_PATTERN).any():
-        raise BadInput("the node sent its test pattern, not its sensor: switch test_pattern off and capture again")
     decimation = int(head["decimation"][0])
     raw_rate = float(np.median(head["rate_hz"]))
-    within = np.arange(len(rows)) - np.searchsorted(owner, owner)
-    sample = head["first_sample"][owner] + within * decimation
-    time = (sample - sample[0]) / raw_rate
+    sample = head["first_sample"][owner] + (np.arange(len(owner)) - np.searchsorted(owner, owner)) * decimation
     celsius = np.where(head["temperature_mc"] < _ABSOLUTE_ZERO_MC, np.nan, head["temperature_mc"] / 1000)
-    scale = float(head["scale_g"][0])
-    # float32 on the wire: the decimal that was meant
-    identity = replace(identity, scale_g=float(str(np.float32(scale))) if not identity.scale_g else identity.scale_g)
+    if not identity.scale_g:  # float32 on the wire: the decimal that was meant
+        identity = replace(identity, scale_g=float(str(np.float32(head["scale_g"][0]))))
     last = head["boot"] == head["boot"][-1]
     return Recording(
-        counts=columns.values[rows],
+        counts=columns.values[stream.rows],
         rate_hz=raw_rate / decimation,
         decimation=decimation,
         identity=identity,
-        starts=tuple(int(s) for s in starts if s < len(rows)),
-        raw_sigma=columns.sigma[rows],
+        starts=tuple(int(s) for s in starts if s < len(owner)),
+        raw_sigma=columns.sigma[stream.rows],
         temperature_c=celsius[owner],
-        time_s=time,
+        time_s=(sample - sample[0]) / raw_rate,
         boot=head["boot"][owner].astype(int),
         sample=sample.astype(int),
         block_count=ends[last],
-        block_arrival_s=np.asarray(arrival_s, float)[order][last],
+        block_arrival_s=np.asarray(arrival_s, float)[stream.order][last],
         sequence=head["sequence"][last].astype(int),
         known_rate_hz=raw_rate,
         lost_samples=int(max(0.0, head["lost_samples"][-1] - head["lost_samples"][0])) if last.all() else 0,
