@@ -32,8 +32,8 @@ from triax_backend.stream.state import State
 __all__ = ["COMPACT", "GROUP", "Engine", "build", "main"]
 
 GROUP = "triax-stream-flink"
-# Records of a partition between two snapshots of its state: a checkpoint holds both, and 96 records of a hundred frames are as large as
-# the state of 625 devices.
+# Records of a partition between two snapshots of its state: a checkpoint holds both, and 96 records of a hundred frames are as
+# large as the state of 625 devices.
 COMPACT = 96
 ROUND = 32  # records of a partition processed at once: the arrays are long enough for numpy
 _ROUND_MS = 200  # and the longest that a record waits
