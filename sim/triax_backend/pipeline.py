@@ -1,19 +1,25 @@
 """All our processes between MQTT and the stores, and what their accounts say: one list for demo, load tests and `triax stack`."""
 
 import json
+import os
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import triax_proto
 from prometheus_client.parser import text_string_to_metric_families
 
+from triax_backend.servers.errors import NotInstalled
 from triax_backend.servers.ports import free_port
 from triax_backend.settings import Settings
 from triax_backend.supervise import Supervisor
 
-__all__ = ["STAGES", "STREAM", "WAYS", "Account", "Pipeline", "account", "healthy", "stages"]
+__all__ = ["FLINK", "STAGES", "STREAM", "WAYS", "Account", "Pipeline", "account", "healthy", "require_flink", "stages"]
 
+# PyFlink pins older libraries, so it has an environment of its own.
+FLINK = Path(__file__).parents[2] / ".venv-flink"
 # Ways into Kafka.
 WAYS = ("bridge", "ingest")
 # What reads frames from Kafka, after the way in; and what makes features and events of them, with the sink of those.
@@ -35,10 +41,10 @@ class Account:
     last_delivery_s: float = 0.0
 
 
-def stages(way: str = "bridge", port: int | None = None, stream: bool = True) -> dict[str, list[str]]:
-    """Arguments of each stage's module. `port`: where the ingest front listens. `stream`: features and events too."""
-    way_in = [] if way == "bridge" else ["--port", str(port or 1883)]
-    return {way: way_in} | {stage: [] for stage in (*STAGES, *(STREAM if stream else ()))}
+def stages(way: str = "bridge", port: int = 1883) -> dict[str, list[str]]:
+    """Arguments of each stage's module, for a supervisor of its own. `port`: where the ingest front listens."""
+    way_in = [] if way == "bridge" else ["--port", str(port)]
+    return {way: way_in} | {stage: [] for stage in (*STAGES, *STREAM)}
 
 
 def account(port: int) -> Account | None:
@@ -74,25 +80,53 @@ def healthy(port: int) -> tuple[bool, str]:
         return False, f"does not answer: {error}"
 
 
+def require_flink() -> None:
+    """Raise NotInstalled, with what to do, if PyFlink's environment is not there."""
+    if not (FLINK / "ready").exists():
+        raise NotInstalled("PyFlink's environment is not made yet: `sim/deploy/engines/install flink` (844 MB)")
+
+
 class Pipeline:
     """The stages as supervised processes, each with a metrics port. Logs under `directory`/logs.
 
-    `way`: "bridge" (subscribes to the broker of TRIAX_MQTT) or "ingest" (is the MQTT server, on `port`).
+    `way`: "bridge" (subscribes to the broker of TRIAX_MQTT) or "ingest" (is the MQTT server, one front on each of `fronts`).
+    `stream`: features and events too, by the "runner" or by "flink" in the environment that sim/deploy/engines/install makes.
     """
 
     def __init__(
-        self, settings: Settings, directory: Path, way: str = "bridge", port: int | None = None, stream: bool = True
+        self, settings: Settings, directory: Path, way: str = "bridge", fronts: Sequence[int] = (), stream: str | None = "runner"
     ) -> None:
         self.supervisor = Supervisor(settings, directory)
         self.ports: dict[str, int] = {}
-        self._stages = stages(way, port, stream)
+        self.way_in = [f"ingest-{n}" for n in range(len(fronts))] if way == "ingest" else ["bridge"]
+        self._directory, self._fronts, self._stream = directory, fronts, stream
 
     def start(self) -> "Pipeline":
         """Start every stage; they wait for their servers themselves."""
-        for module, arguments in self._stages.items():
-            self.ports[module] = free_port()
-            self.supervisor.run(module, *arguments, "--metrics-port", str(self.ports[module]))
+        if self._fronts:
+            for name, port in zip(self.way_in, self._fronts, strict=True):
+                self._run("ingest", "--port", str(port), name=name)
+        else:
+            self._run("bridge")
+        for stage in STAGES:
+            self._run(stage)
+        for stage in STREAM if self._stream else ():
+            if stage == "stream.runner" and self._stream == "flink":
+                self._run_flink()
+            else:
+                self._run(stage)
         return self
+
+    def _run(self, module: str, *arguments: str, name: str | None = None) -> None:
+        port = self.ports[name or module] = free_port()
+        self.supervisor.run(module, *arguments, "--metrics-port", str(port), name=name)
+
+    def _run_flink(self) -> None:
+        """The mini-cluster has metrics of its own; its job goes on from the newest checkpoint after a restart."""
+        packages = os.pathsep.join(str(Path(part).parent) for part in (triax_proto.__path__[0], Path(__file__).parent))
+        environ = {"PYTHONPATH": packages, "PATH": os.pathsep.join([str(FLINK / "bin"), os.environ.get("PATH", "")])}
+        arguments = ["--checkpoints", str(self._directory / "checkpoints"), "--restore", "newest"]
+        self.supervisor.run("stream.flink_job", *arguments, python=FLINK / "bin/python", env=environ)
 
     def accounts(self) -> dict[str, Account]:
         """Account of each stage that answers."""

@@ -136,9 +136,16 @@ class Supervisor:
         self._thread: threading.Thread | None = None
         self._guard: Guard | None = None
 
-    def run(self, module: str, *arguments: str, name: str | None = None, env: dict[str, str] | None = None) -> Worker:
-        """Start `python -m triax_backend.<module> <arguments>` and keep it running."""
-        command = [sys.executable, "-m", f"triax_backend.{module}", *arguments]
+    def run(
+        self,
+        module: str,
+        *arguments: str,
+        name: str | None = None,
+        env: dict[str, str] | None = None,
+        python: str | Path = sys.executable,
+    ) -> Worker:
+        """Start `python -m triax_backend.<module> <arguments>` and keep it running; `python`: of another environment."""
+        command = [str(python), "-m", f"triax_backend.{module}", *arguments]
         worker = Worker(
             name or module, command, self._log(name or module), {**os.environ, **self.settings.environ(), **(env or {})}
         )

@@ -89,8 +89,8 @@ class Newsreel:
         emitted = float(sum(g.totals["due"] for g in generators))
         through = float(sum(g.totals["acked" if g.plan.cohorts[0].qos else "sent"] for g in generators))
         raw = {"emitted": emitted, "mqtt": through}
-        for name, url in self._system.metrics.items():
-            raw[name] = stage_totals(url).get("triax_frames_out_total", 0.0)
+        for name, urls in self._system.metrics.items():
+            raw[name] = sum(stage_totals(url).get("triax_frames_out_total", 0.0) for url in urls)
         rows = []
         for name, value in raw.items():
             if name not in self._counts:

@@ -4,7 +4,7 @@ import contextlib
 import signal
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -67,14 +67,14 @@ class Hand:
 
 @dataclass
 class System:
-    """Everything that a run needs of the path. `metrics`: URL of the /metrics of the process that fills a hop, by hop."""
+    """Everything that a run needs of the path. `metrics`: the /metrics of the processes that fill a hop, by hop."""
 
     settings: Settings
     way_in: str = "bridge"
     hops: tuple[str, ...] = ("kafka", "postgres", "lake", "redis")
     status: Callable[[], Iterable[Status]] = tuple
     hands: Mapping[str, Hand] = field(default_factory=dict)
-    metrics: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
     mqtt_unix: str = ""
 
     def mqtt(self) -> tuple[str, int]:
