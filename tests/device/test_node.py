@@ -539,3 +539,88 @@ def test_a_part_that_refuses_is_rejected_and_goes_on_as_before():
     assert "did not take" in ack.reason
     assert rig.frames()[-1].config == 0
     assert rig.frames()[-1].decimation == rig.frames()[0].decimation
+
+
+def test_a_node_with_a_time_server_of_its_own():
+    from .test_timeserver import Net, make
+
+    rig = Rig()
+    net = Net()
+    net.ticks_us = rig.clock.ticks_us
+    server = make(net)
+    rig.node._time_server = rig.node.clock = server
+    rig.node.start()
+    for _ in range(500):
+        net.true_us = rig.world.now_us
+        rig.run(12)
+    assert server.exchanges == 1
+    last = rig.frames()[-1]
+    assert last.time_error_us < 200_000
+    assert abs(last.time_us - UTC_US - rig.world.now_us) < 400_000
+
+
+def test_a_denied_subscription_is_said():
+    rig = Rig()
+    rig.start().run(1000)
+    rig.link.session.outbox += b""
+    rig.node._on_event(7)
+    assert any("denies" in line for line in rig.log)
+
+
+def test_a_store_that_fails_while_seeding_is_tried_again():
+    rig = Rig(provisioned=False)
+    rig.store.broken = True
+    rig.start().run(2000)
+    assert rig.node.boot == 0
+    rig.store.broken = False
+    rig.run(62_000, 100_000)
+    assert rig.node.boot > 0
+    assert rig.frames() == [] or rig.frames()[0].sequence == 0
+
+
+def test_commands_that_cannot_be_carried_out_are_said():
+    rig = Rig(sensors=2)
+    rig.channels[1].part.check = lambda: (_ for _ in ()).throw(OSError(5, "input/output error"))
+    rig.start().run(1000)
+    rig.configure(1, DEVICE + 1, command=Command(id=1, kind=Command.KIND_SELF_TEST))
+    rig.configure(1, command=Command(id=2, kind=Command.KIND_RAW_CAPTURE, duration_ms=10_000))
+    rig.run(300)
+    rig.configure(2, command=Command(id=3, kind=Command.KIND_RAW_CAPTURE, duration_ms=10_000))
+    rig.run(300)
+    assert any("nothing is measured" in line for line in rig.log)
+    assert any("no room for a raw capture" in line for line in rig.log)
+
+
+def test_a_part_that_comes_back_is_started():
+    rig = Rig(**SLOW)
+    check, rig.channels[0].part.check = rig.channels[0].part.check, lambda: (_ for _ in ()).throw(OSError(5, "input/output error"))
+    rig.start().run(5000, SLOW_US)
+    assert rig.channels[0].failure
+    rig.channels[0].part.check = check
+    rig.run(62_000, SLOW_US)
+    assert sequences(rig)[:3] == [0, 1, 2]
+    assert not rig.channels[0].failure
+
+
+def test_a_calibration_that_cannot_be_stored_is_not_echoed():
+    rig = Rig().start().run(500)
+    rig.store.broken = True
+    rig.broker.send("calibration", b"calibration")
+    rig.run(500)
+    assert any("not stored" in line for line in rig.log)
+    assert rig.last("info").calibration_hash == b""
+
+
+def test_the_window_of_a_second_device_is_rejected():
+    rig = Rig(sensors=2).start().run(500)
+    rig.configure(1, DEVICE + 1, window=4)
+    rig.run(500)
+    assert rig.last("config/ack", DEVICE + 1).field == "window"
+
+
+def test_a_link_that_breaks_at_the_goodbye_does_not_hang():
+    rig = Rig().start().run(1000)
+    rig.node.stop()
+    rig.link.send = lambda buffer, count: (_ for _ in ()).throw(OSError(104, "connection reset"))
+    rig.run(6000)
+    assert rig.node.stopped

@@ -198,3 +198,15 @@ def test_a_message_inside_itself_is_bounded_by_the_schema():
 def test_a_field_that_does_not_exist_is_the_callers_fault():
     with pytest.raises(ValueError, match="no such field: versoin"):
         wire.encode(messages.CONFIG, {"versoin": 1})
+
+
+def test_a_message_that_comes_twice_is_merged_as_google_merges_it():
+    first = {"version": 3, "link": {"host": "a", "port": 1}, "odr_hz": 5.0, "command": {"id": 1, "manifest": b"x"}}
+    second = {"link": {"host": "b", "tls": False}, "qos": 0, "command": {"kind": 2}}
+    data = wire.encode(messages.CONFIG, first) + wire.encode(messages.CONFIG, second)
+    want = from_google(messages.CONFIG, device_pb2.Config.FromString(data))
+    assert wire.decode(messages.CONFIG, data) == want
+    assert want["link"] == {"host": "b", "port": 1, "tls": False}
+    test = {"result": 1, "response_g": [1.0], "reason": "x"}
+    data = wire.encode(messages.EVENT, {"self_test": test}) + wire.encode(messages.EVENT, {"self_test": {"response_g": [2.0]}})
+    assert wire.decode(messages.EVENT, data) == from_google(messages.EVENT, event_pb2.Event.FromString(data))
