@@ -70,12 +70,14 @@ def coverage(guide: Guide | None, device: str, lines: deque[Prompt]) -> Group:
             style = "green" if taken else "bold yellow" if cell == wanted else "dim"
             row.append(Text(f"{'●' if taken else '○'} {NAMES[cell]}", style=style))
         cells.add_row(*row)
-    bar = ProgressBar(total=1.0, completed=guide.progress, width=48)
+    bar = ProgressBar(total=1.0, completed=guide.progress, width=36)
     said = [Text(prompt.text, style=_STYLES.get(prompt.kind, "")) for prompt in list(lines)[-6:]]
     state = Text(
         f"{guides.STATES[guide.state]}, {len(guide.taken)} of {len(guide.cells)}    r: redo the last, q: stop", style="dim"
     )
-    return Group(head, cells, bar, state, *said)
+    line = Table.grid(padding=(0, 2))
+    line.add_row(bar, state)
+    return Group(head, cells, line, *said)
 
 
 def _live_frames(broker: Broker, device: int) -> Frames:
