@@ -94,7 +94,7 @@ def _channel(sensor: dict, port, spool: dict) -> Channel:
             values["keep_newest"] = spool["keep_newest"]
         on_bus = port.device(sensor, part)
     except KeyError as error:
-        raise BadSetting("a sensor has no %s" % error)
+        raise BadSetting("a sensor has no %s" % error.args[0])
     size = frame.size(_VALUES)
     frames = spool.get("frames", 600)
     if spool.get("files"):
