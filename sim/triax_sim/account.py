@@ -266,6 +266,8 @@ def _generator(made: Generated, histograms: dict[str, Histogram]) -> dict[str, A
         },
         "connections": {k: sum(one["connections"][k] for one in made.stats) for k in ("opened", "refused", "lost")},
         "memory_kb": sum(one["memory_kb"] for one in made.stats),
+        "longest_pause_us": max((second["longest_pause_us"] for one in made.stats for second in one["seconds"]), default=0),
+        "nice": [one["nice"] for one in made.stats],
     }
     return out | {f"{name}_us": histogram.summary() for name, histogram in histograms.items()}
 

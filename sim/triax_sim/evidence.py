@@ -40,7 +40,7 @@ def write(directory: Path, found: Account, data: dict[str, Any]) -> None:
     np.savez_compressed(directory / "hops.npz", **arrays)
     scenario = found.data["scenario"]
     files = sorted(p.name for p in directory.iterdir() if p.suffix in (".ledger", ".npz") or p.name == "seconds.json")
-    files += sorted(p.name for p in directory.glob("*.json") if p.name not in (_MANIFEST, "report.json", "seconds.json"))
+    files += sorted(p.with_suffix(".json").name for p in directory.glob("*.ledger") if p.with_suffix(".json").exists())
     manifest = {
         "verdict": data["verdict"],
         "reasons": data["reasons"],

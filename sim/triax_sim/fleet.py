@@ -123,10 +123,8 @@ class Fleet:
         """UTC of the start: when all generators are told, or soon."""
         print(json.dumps({"ready": int((self.links.state == UP).sum()), "devices": self.people.count}), flush=True)
         while self.commands and not self.stop:
-            for line in self.commands.lines(0.5):
-                words = line.split()
-                if len(words) == 2 and words[0] == "go":
-                    return int(words[1])
+            if start := self._obey(0.5):
+                return start
             self.stop = self.stop or self.commands.ended  # whoever started this process has gone
             self.listener.hear(*self.links.poll(self.clock()), self.clock())
         return int(self.clock() + 100_000)
@@ -308,13 +306,17 @@ class Fleet:
             line["wave"] = self.people.wave(self._watched, int(self.flight.due[self._watched]))
         print(json.dumps(line), flush=True)
 
-    def _obey(self) -> None:
-        """`watch DEVICE` on standard input: that device's waveform is in each line from now on."""
-        for line in self.commands.lines() if self.commands else ():
+    def _obey(self, wait_s: float = 0.0) -> int:
+        """Commands on standard input: `go UTC_US`, whose time is returned (else 0); `watch DEVICE`: its waveform in each line."""
+        start = 0
+        for line in self.commands.lines(wait_s) if self.commands else ():
             words = line.split()
             if len(words) == 2 and words[0] == "watch":
                 found = np.flatnonzero(self.people.device == np.uint64(int(words[1], 16)))
                 self._watched = int(found[0]) if found.size else -1
+            elif len(words) == 2 and words[0] == "go":
+                start = int(words[1])
+        return start
 
 
 def main(arguments: list[str] | None = None) -> int:

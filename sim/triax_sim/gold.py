@@ -46,7 +46,7 @@ class Gold:
         self.devices: list[Device] = []
         self.stop = False
         self._done: list[tuple[Device, Entry, int]] = []
-        self._watched: Device | None = None
+        self._watched = ""
         self._shares = [(c, i) for c in plan.cohorts for i in indices(c, plan.process, plan.processes).tolist()]
         if not self._shares:
             raise BadPlan(f"gold process {plan.process} of {plan.processes} has no device")
@@ -83,10 +83,8 @@ class Gold:
 
     def _go(self) -> int:
         while self.commands and not self.stop:
-            for line in self.commands.lines(0.5):
-                words = line.split()
-                if len(words) == 2 and words[0] == "go":
-                    return int(words[1])
+            if start := self._obey(0.5):
+                return start
             self.stop = self.commands.ended
         return self.clock() + 100_000
 
@@ -123,18 +121,27 @@ class Gold:
     def _line(self, now: int) -> None:
         self._flush()
         self.clock.tie()
-        for line in self.commands.lines() if self.commands else ():
-            words = line.split()
-            if len(words) == 2 and words[0] == "watch":
-                self._watched = next((d for d in self.devices if f"{d.device:016x}" == words[1]), None)
+        self._obey()
+        watched = next((device for device in self.devices if f"{device.device:016x}" == self._watched), None)
         backlog = sum(device.spool.depth for device in self.devices)
         out = self.meter.second(now, sum(device.up for device in self.devices), backlog)
         last = np.array([device.last_us for device in self.devices])
         ages = np.where(last > 0, np.clip((now - last) // 100_000, 0, 254), 255).astype(np.uint8)
         out["ages"] = base64.b64encode(ages.tobytes()).decode()
-        if self._watched is not None:
-            out["wave"] = self._watched.wave()
+        if watched is not None:
+            out["wave"] = watched.wave()
         print(json.dumps(out), flush=True)
+
+    def _obey(self, wait_s: float = 0.0) -> int:
+        """As the fleet does."""
+        start = 0
+        for line in self.commands.lines(wait_s) if self.commands else ():
+            words = line.split()
+            if len(words) == 2 and words[0] == "watch":
+                self._watched = words[1]
+            elif len(words) == 2 and words[0] == "go":
+                start = int(words[1])
+        return start
 
     def _finish(self, start: int) -> dict[str, Any]:
         unsent = 0

@@ -188,10 +188,10 @@ class Report:
 
     def _generator_cpu(self) -> list[list[float]]:
         out = []
-        for path in sorted(self.directory.glob("*.json")):
-            if path.name not in ("report.json", "evidence.json", "seconds.json"):
-                stats = json.loads(path.read_text())
-                out.append([second["cpu_s"] for second in stats.get("seconds", [])])
+        for path in sorted(self.directory.glob("*.ledger")):
+            if path.with_suffix(".json").exists():
+                stats = json.loads(path.with_suffix(".json").read_text())
+                out.append([second["cpu_s"] for second in stats["seconds"]])
         return [one for one in out if one]
 
     def _missing_by_device(self, missing: Any) -> Any:
@@ -205,7 +205,8 @@ class Report:
         generator = self.data["generator"]
         rows = [[p["name"], p["cpu_s"], p["us_per_frame"], p["memory_bytes"] >> 20] for p in self.data["processes"]]
         rows.append(["generator", "", generator["cpu_us_per_frame"], generator["memory_kb"] >> 10])
-        return _table(["process", "CPU s", "us a frame", "MiB"], rows)
+        told = f"Longest pause of a generator: {_ms(generator['longest_pause_us'])} ms; priorities (nice): {generator['nice']}."
+        return _table(["process", "CPU s", "us a frame", "MiB"], rows) + f"<p>{told}</p>"
 
     def _machine(self) -> str:
         host, cpu = self.data["host"], self.data["machine"]

@@ -43,6 +43,16 @@ def _nothing(news: dict[str, Any]) -> None:
     """Nobody looks."""
 
 
+# What a run writes into its folder; the remains of an earlier one must not be taken for this one's.
+_FILES = ("*.ledger", "bulk-*.json", "gold-*.json", "reserved.json", "hops.npz", "report.*", "evidence.json", "run.json")
+
+
+def _clear(directory: Path) -> None:
+    for pattern in (*_FILES, "seconds.json"):
+        for path in directory.glob(pattern):
+            path.unlink()
+
+
 class Run:
     """The part of a run in which load is made."""
 
@@ -66,6 +76,7 @@ class Run:
         self._seconds: list[dict[str, Any]] = []
         self._peak_bytes = 0
         directory.mkdir(parents=True, exist_ok=True)
+        _clear(directory)
 
     # -- who runs
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from triax import boot
 from triax.channel import Channel
+from triax.connection import OPEN
 from triax.node import Node
 from triax.ports.tcp import Link
 from triax.spool import Memory, Spool
@@ -183,7 +184,7 @@ class Device:
     @property
     def up(self) -> bool:
         """Connected."""
-        return bool(self.node.connection.opened) and self.node.connection.state == 2
+        return bool(self.node.connection.opened) and self.node.connection.state == OPEN and not self.node.stopped
 
     @property
     def over(self) -> bool:
