@@ -2,8 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from triax_backend import hops
 from triax_sim import ledger as ledgers
 from triax_sim.bulk import device_ids
 from triax_sim.expect import Expectation, judge_self_test, reserved_places, split_findings
+from triax_sim.generated import Generated, by_second, health, merged, resent
 from triax_sim.histogram import Histogram
 from triax_sim.pipeline import GROUPS, KafkaTail, System, group_lag, hop_rows, wait_until
 from triax_sim.reconcile import FATES, Emitted, Hop, behind, fate_names, read_all
@@ -19,31 +19,13 @@ from triax_sim.scenario import Scenario
 from triax_sim.tamper import seal
 from triax_sim.verdict import Evidence, Verdict, judge
 
-__all__ = ["Account", "Generated", "account"]
+__all__ = ["Account", "account"]
 
 Array = np.ndarray[Any, Any]
 Say = Callable[[str], None]
 
 _QUIET_S = 3.0  # nothing new in Kafka for so long, after all was sent: what is missing is lost (a bridge retries within 2 s)
 _QUIET_FAULT_S = 12.0  # a worker that was killed, or its backoff, takes longer
-
-
-@dataclass
-class Generated:
-    """What is left of the phase in which load was made; enough to verify it, here or after shards were merged."""
-
-    start_us: int
-    ledgers: list[Path]
-    stats: list[dict[str, Any]]
-    kafka_start: dict[int, int]
-    failed: list[str] = field(default_factory=list)
-    faults: list[dict[str, Any]] = field(default_factory=list)
-    cpu: dict[str, float] = field(default_factory=dict)
-    processes: list[dict[str, Any]] = field(default_factory=list)
-    memory_bytes: int = 0
-    # SHA-256 of the planted errors, said before the hops are read, and a function that then reveals them.
-    sealed: str = ""
-    reveal: Callable[[], dict[str, Any]] | None = None
 
 
 @dataclass
@@ -144,42 +126,6 @@ def _findings(hop: Hop, hops_: Mapping[str, Hop], explain: Expectation, reserved
     return result
 
 
-def _seconds(emitted: Emitted, start_us: int, scenario: Scenario) -> tuple[list[dict[str, Any]], float]:
-    """Frames by the second in which they were due, and the least share of one that was sent within 1 s."""
-    rows = emitted.rows
-    second = (rows["due_us"] - start_us) // 1_000_000
-    inside = (second >= 0) & (second < int(scenario.duration_s))
-    second, rows = second[inside], rows[inside]
-    count = int(scenario.duration_s)
-    due = np.bincount(second, minlength=count)
-    in_time = (rows["sent_us"] > 0) & (rows["sent_us"] - rows["due_us"] <= 1_000_000)
-    sent = np.bincount(second[in_time], minlength=count)
-    share = np.where(due > 0, sent / np.maximum(due, 1), 1.0)
-    table = [{"second": n, "due": int(due[n]), "sent_within_1s": int(sent[n])} for n in range(count)]
-    measured = share[int(scenario.warmup_s) :]
-    return table, float(measured.min()) if len(measured) else 1.0
-
-
-def _merged(stats: list[dict[str, Any]]) -> dict[str, Histogram]:
-    out: dict[str, Histogram] = {}
-    for one in stats:
-        for name, data in one["histograms"].items():
-            out.setdefault(name, Histogram()).merge(Histogram.from_json(data))
-    return out
-
-
-def _resent(emitted: Emitted, stats: list[dict[str, Any]]) -> Array:
-    """True for frames that their sender wrote more than once."""
-    out = np.zeros(len(emitted.known), bool)
-    frames = [frame for one in stats for frame in one.get("resent_frames", [])]
-    if frames:
-        device, boot, sequence = (np.array([frame[n] for frame in frames], kind) for n, kind in enumerate(("<u8", "<u4", "<i8")))
-        group = emitted.groups(device, boot)
-        place = emitted.places(group[group >= 0], sequence[group >= 0])
-        out[place[place >= 0]] = True
-    return out
-
-
 def _dead(system: System, start_us: int) -> list[dict[str, Any]]:
     """Dead letters since the run began: cause, stage and, where readable, the identity."""
     out = []
@@ -192,32 +138,38 @@ def _dead(system: System, start_us: int) -> list[dict[str, Any]]:
     return out
 
 
+def _self_test(
+    system: System, made: Generated, found: dict[str, Hop], reserved: Array, explain: Expectation
+) -> tuple[dict[str, Any] | None, dict[str, Any] | None]:
+    """Whether the planted errors were found, and what was planted; None, None where nothing was. The list is revealed only here."""
+    if made.reveal is None or "kafka" not in found:
+        return None, None
+    revealed = made.reveal()
+    dead = [one for one in _dead(system, made.start_us) if not one.get("proved", False)]
+    result = judge_self_test(found["kafka"], reserved, revealed["planted"], dead, explain)
+    result["sealed"] = made.sealed
+    result["seal_holds"] = seal(revealed["planted"], revealed["salt"]) == made.sealed
+    return result, revealed
+
+
 def account(scenario: Scenario, system: System, made: Generated, say: Say = lambda text: None) -> Account:
     """Read the ledger and every hop, reconcile, judge."""
     say("reading the ledger")
     emitted = Emitted(ledgers.read(made.ledgers))
     reserved = reserved_places(emitted, _reserved_devices(scenario))
-    explain = Expectation(scenario, system.way_in, made.start_us, _resent(emitted, made.stats))
+    explain = Expectation(scenario, system.way_in, made.start_us, resent(emitted, made.stats))
     found = _read_hops(scenario, system, emitted, made, reserved, say)
     say("judging")
     results = {name: _findings(hop, found, explain, reserved) for name, hop in found.items()}
-    lag = group_lag(system.settings, [GROUPS[name] for name in found if name in GROUPS])
-    for name in found:
-        results[name]["behind"] = lag.get(GROUPS.get(name, ""), 0)
-    self_test, planted, revealed = None, [], None
-    if made.reveal is not None and "kafka" in found:
-        revealed = made.reveal()
-        planted = revealed["planted"]
-        dead = [one for one in _dead(system, made.start_us) if not one.get("proved", False)]
-        self_test = judge_self_test(found["kafka"], reserved, planted, dead, explain)
-        self_test["sealed"] = made.sealed
-        self_test["seal_holds"] = seal(planted, revealed["salt"]) == made.sealed
+    for name, lag in group_lag(system.settings, [GROUPS[name] for name in found if name in GROUPS]).items():
+        results[next(hop for hop, group in GROUPS.items() if group == name)]["behind"] = lag
+    self_test, revealed = _self_test(system, made, found, reserved, explain)
     redis = None
     if "redis" in system.hops:
         present = found["kafka"].seen > 0 if "kafka" in found else found["mqtt"].seen > 0
         redis = behind(emitted, present, hops.redis(system.settings))
-    histograms = _merged(made.stats)
-    seconds, worst = _seconds(emitted, made.start_us, scenario)
+    histograms = merged(made.stats)
+    seconds, worst = by_second(emitted, made.start_us, scenario)
     evidence = _evidence(scenario, made, results, found, histograms, worst, self_test, redis)
     verdict = judge(scenario.gates, evidence)
     data = {
@@ -229,8 +181,8 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
         "hops": {"emitted": _emitted(emitted, reserved), **results},
         "faults": explain.table(made.faults, found.get("kafka"), reserved),
         "self_test": self_test,
-        "planted": planted,
-        "generator": _generator(made, histograms),
+        "planted": revealed["planted"] if revealed else [],
+        "generator": health(made, histograms),
         "machine": made.cpu,
         "processes": made.processes,
         "memory_bytes": made.memory_bytes,
@@ -253,23 +205,6 @@ def _emitted(emitted: Emitted, reserved: Array) -> dict[str, Any]:
     return {"frames": len(mine), "devices": devices, "reserved": emitted.frames - len(mine), **fate_names(emitted.fate[mine])} | (
         {"cloned": clones} if clones else {}
     )
-
-
-def _generator(made: Generated, histograms: dict[str, Histogram]) -> dict[str, Any]:
-    frames = sum(one["sent"] for one in made.stats) or 1
-    cpu_s = sum(sum(second["cpu_s"] for second in one["seconds"]) for one in made.stats)
-    out: dict[str, Any] = {
-        "processes": len(made.stats),
-        "cpu_us_per_frame": round(cpu_s / frames * 1e6, 2),
-        **{
-            name: sum(one.get(name, 0) for one in made.stats) for name in ("due", "sent", "acked", "resent", "stray_acks", "unsent")
-        },
-        "connections": {k: sum(one["connections"][k] for one in made.stats) for k in ("opened", "refused", "lost")},
-        "memory_kb": sum(one["memory_kb"] for one in made.stats),
-        "longest_pause_us": max((second["longest_pause_us"] for one in made.stats for second in one["seconds"]), default=0),
-        "nice": [one["nice"] for one in made.stats],
-    }
-    return out | {f"{name}_us": histogram.summary() for name, histogram in histograms.items()}
 
 
 def _evidence(

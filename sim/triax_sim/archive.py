@@ -9,8 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from triax_sim.account import Generated
 from triax_sim.faults import Fault
+from triax_sim.generated import Generated
 from triax_sim.plan import BadPlan, Cohort, LifeEvent
 from triax_sim.scenario import Gates, Scenario, Tampering
 

@@ -18,9 +18,10 @@ import numpy as np
 from confluent_kafka import KafkaException
 
 from triax_sim import archive
-from triax_sim.account import Account, Generated, account
+from triax_sim.account import Account, account
 from triax_sim.arrange import arrange, happened
 from triax_sim.faults import Timeline
+from triax_sim.generated import Generated
 from triax_sim.generators import Child, Generator, GeneratorFailed
 from triax_sim.health import Cpu
 from triax_sim.newsreel import Newsreel, Progress
