@@ -83,7 +83,7 @@ class Output:
             return
         out = Table(title=title, title_justify="left", title_style="bold")
         for k, name in enumerate(head):
-            out.add_column(name, justify="left" if k == 0 else "right")
+            out.add_column(name, justify="left" if k == 0 else "right", no_wrap=k == 0)
         for row in rows:
             out.add_row(*row)
         self.console.print(out)

@@ -139,7 +139,7 @@ def rate_from_tones(records: Sequence[Array], tones: Sequence[Tone], rate_hz: fl
         ratios.append(found.frequency_hz / tone.frequency_hz)
         weights.append((tone.frequency_hz / found.frequency_sd) ** 2)
     ratio = float(np.average(ratios, weights=weights))
-    return rate_hz / ratio, (ratio - 1) * -1e6
+    return rate_hz / ratio, (1 / ratio - 1) * 1e6
 
 
 def frequency_response(records: Sequence[Array], tones: Sequence[Tone], rate_hz: float) -> list[Response]:
