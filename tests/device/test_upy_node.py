@@ -48,9 +48,9 @@ def sound(told, seconds):
     assert told["frames"] == pytest.approx(10 * seconds, abs=2)
 
 
-def test_a_step_of_the_whole_node_allocates_nothing_on_64_bits():
-    told = on_unix(DEVICE, "4m", 60000, 1)
-    sound(told, 60)
+def test_ten_thousand_frames_through_the_whole_node_allocate_nothing_on_64_bits():
+    told = on_unix(DEVICE, "4m", 1_000_000, 1)
+    sound(told, 1000)
     assert told["allocated"] == 0
 
 
@@ -73,26 +73,12 @@ def test_a_step_of_the_whole_node_allocates_nothing_on_32_bits(tmp_path):
     assert told["allocated"] == 0
 
 
-def test_the_whole_node_as_mpy_lives_in_128_kib(tmp_path):
-    """128wk: 128 KiB of 32-bit words; a pointer of this port is twice as long as a board's."""
-    told = on_unix(compile_all(tmp_path, "x64"), "128wk", 60000, 0)
-    sound(told, 60)
+def test_the_whole_node_as_mpy_lives_for_ten_minutes_in_128_kib(tmp_path):
+    """128wk: 128 KiB of 32-bit words; a pointer of this port is twice as long as a board's. Births and reports included."""
+    told = on_unix(compile_all(tmp_path, "x64"), "128wk", 600_000, 0)
+    sound(told, 600)
     assert told["allocated"] <= 256, "what a report needs is given back"
     assert told["peak"] <= told["live"] + 32768
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_ten_minutes_in_128_kib_and_ten_thousand_frames_without_an_allocation(tmp_path):
-    folder = compile_all(tmp_path, "x64")
-    command = [unix_port(), "-X", "heapsize=128wk", HERE / "upy_node.py"]
-    for ms, locked in ((600_000, 0), (1_000_000, 1)):
-        done = subprocess.run(
-            [*command, str(ms), str(locked)], capture_output=True, text=True, env={"MICROPYPATH": str(folder)}, check=True
-        )
-        told = json.loads(done.stdout)
-        sound(told, ms / 1000)
-        assert told["allocated"] <= (0 if locked else 256)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
