@@ -34,14 +34,21 @@ class Listener:
         if not devices:
             return
         data = b"".join(said)
-        if len(data) != 4 * len(devices) or self._heard:
-            devices, data = self._sort(devices, said, now)
+        who = np.array(devices)
+        if len(data) != 4 * len(devices):  # not one PUBACK each; several, perhaps
+            sizes = np.fromiter(map(len, said), np.int64, len(said))
+            who = np.repeat(who, sizes // 4) if not (sizes & 3).any() else who[:0]
+        if self._heard or not len(who) or not self._all_acks(data):
+            owners, data = self._sort(devices, said, now)
+            who = np.array(owners, np.int64)
         acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
-        if not ((acks[:, 0] == PUBACK) & (acks[:, 1] == 2)).all():
-            devices, data = self._sort(devices, said, now)
-            acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
         if len(acks):
-            self._flight.acks(np.array(devices), acks[:, 2].astype(np.int64) << 8 | acks[:, 3], now)
+            self._flight.acks(who, acks[:, 2].astype(np.int64) << 8 | acks[:, 3], now)
+
+    @staticmethod
+    def _all_acks(data: bytes) -> bool:
+        rows = np.frombuffer(data, np.uint8).reshape(-1, 4)
+        return bool(((rows[:, 0] == PUBACK) & (rows[:, 1] == 2)).all())
 
     def _sort(self, devices: list[int], said: list[bytes], now: int) -> tuple[list[int], bytes]:
         """PUBACKs out of mixed replies, one device for each; other packets are dealt with."""
