@@ -148,7 +148,11 @@ class Channel:
             self.ack.touch()
 
     def calibrate(self, data) -> None:
-        """A calibration has come: keep it as it is. Raises OSError."""
+        """A calibration has come: keep it as it is, up to 4 KiB. Raises OSError."""
+        if len(data) > MAX_CALIBRATION:
+            self.node.oversize += 1
+            self.node.log("%016x: a calibration of %d bytes, at most %d are kept" % (self.device, len(data), MAX_CALIBRATION))
+            return
         if data == (self.node.store.read(self._calibration_name) or b""):
             return
         self.node.store.write(self._calibration_name, data)

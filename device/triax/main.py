@@ -102,7 +102,8 @@ def _channel(sensor: dict, port, spool: dict) -> Channel:
         storage = Segments(port.files(sensor["device"]), frames // per_segment * per_segment, size, per_segment)
     else:
         storage = Memory(frames, size)
-    return Channel(device, part(on_bus), Spool(storage), values, _VALUES, sensor.get("raw_sets", 0))
+    raw = (sensor.get("raw_sets", 0), sensor.get("raw_slots", 8))
+    return Channel(device, part(on_bus), Spool(storage), values, _VALUES, *raw)
 
 
 def wait_us(channels: list) -> int:

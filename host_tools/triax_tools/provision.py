@@ -29,6 +29,8 @@ _UPLINK = ("frame", "raw", "info", "status", "config/ack", "event")
 _DOWNLINK = ("config", "calibration")
 # mosquitto 2's own figures for its $7$ hashes; a larger count only makes its log-ins slower.
 _ITERATIONS, _SALT_BYTES = 101, 12
+# Samples of a raw frame and raw frames that wait: 7 KiB on a board, 1 MiB on Linux.
+_RAW = {False: (100, 6), True: (1600, 64)}
 
 
 def password_line(user: str, password: str) -> str:
@@ -184,7 +186,9 @@ def _sensor(sensor: dict[str, Any], board_name: str, index: int) -> dict[str, An
     board = hardware.board(board_name)
     part = hardware.part_class(sensor["part"])
     bus = sensor.pop("bus_kind", None) or part.BUSES[0]
-    result = {"range_g": part.RANGES_G[-1], "odr_hz": part.ODRS_HZ[-1], **sensor, "kind": bus}
+    raw_sets, raw_slots = _RAW[board["port"] == "linux"]
+    result = {"range_g": part.RANGES_G[-1], "odr_hz": part.ODRS_HZ[-1], "raw_sets": raw_sets, "raw_slots": raw_slots}
+    result |= {**sensor, "kind": bus}
     if bus == "spi":
         if index >= len(board["spi"]["select"]):
             raise ValueError(f"{board_name} has {len(board['spi']['select'])} chip selects")

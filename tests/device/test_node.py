@@ -330,6 +330,15 @@ def test_a_calibration_that_is_too_large_is_ignored_and_the_connection_lives():
     assert rig.link.session.acked
 
 
+@pytest.mark.parametrize(("size", "kept"), [(4096, True), (4097, False)])
+def test_a_calibration_has_4_kib_at_most(size, kept):
+    rig = Rig().start().run(500)
+    rig.broker.send("calibration", bytes(size))
+    rig.run(500)
+    assert (rig.last("info").calibration_hash == hashlib.sha256(bytes(size)).digest()) == kept
+    assert rig.node.oversize == (not kept)
+
+
 def test_a_raw_capture_on_command():
     rig = Rig().start().run(1000)
     rig.configure(1, command=Command(id=77, kind=Command.KIND_RAW_CAPTURE, duration_ms=50))
