@@ -14,6 +14,10 @@ from triax_backend.read import NoSuchDevice
 from triax_backend.read import read as read_database
 from triax_backend.settings import Settings, masked
 
+from triax_tools.calibrate.document import parse
+from triax_tools.calibrate.errors import CalibrateError
+from triax_tools.calibrate.recording import Identity
+from triax_tools.calibrate.table import calibrate_table
 from triax_tools.options import Json, failed, print_json, with_settings
 
 __all__ = ["export", "moment", "read"]
@@ -21,6 +25,8 @@ __all__ = ["export", "moment", "read"]
 Device = Annotated[str, typer.Argument(help="EUI-64, 16 hex digits.")]
 Start = Annotated[str, typer.Option("--from", help="ISO 8601 with zone, or seconds back from now such as -60.")]
 End = Annotated[str, typer.Option("--to", help="The same; `now`.")]
+
+Calibration = Annotated[Path | None, typer.Option(help="File of `triax calibrate fit`, applied to the values.", exists=True)]
 
 _WRITERS = {
     ".csv": pyarrow.csv.write_csv,
@@ -46,10 +52,17 @@ def moment(text: str, now: datetime) -> datetime:
     return found
 
 
-def _table(settings: Settings, device: str, start: str, end: str) -> pa.Table:
+def _table(settings: Settings, device: str, start: str, end: str, calibration: Path | None) -> pa.Table:
     now = datetime.now(UTC)
     try:
-        return read_database(settings, device, moment(start, now), moment(end, now))
+        table = read_database(settings, device, moment(start, now), moment(end, now))
+        if calibration is None:
+            return table
+        document = parse(calibration.read_bytes())
+        document.check(Identity(device=device), now)
+        return calibrate_table(table, document)
+    except CalibrateError as error:
+        raise failed(f"{calibration}: {error}") from None
     except NoSuchDevice as error:
         raise failed(str(error)) from None
     except psycopg.OperationalError as error:
@@ -59,9 +72,11 @@ def _table(settings: Settings, device: str, start: str, end: str) -> pa.Table:
 
 
 @with_settings
-def read(settings: Settings, device: Device, start: Start = "-60", end: End = "now", json: Json = False) -> None:
+def read(
+    settings: Settings, device: Device, start: Start = "-60", end: End = "now", calibration: Calibration = None, json: Json = False
+) -> None:
     """Print a device's values in g: time, x, y, z; one line each, or one JSON object each."""
-    table = _table(settings, device, start, end)
+    table = _table(settings, device, start, end, calibration)
     for row in table.select(["time", "x_g", "y_g", "z_g", "own_clock"]).to_pylist():
         if json:
             print_json(row)
@@ -79,11 +94,12 @@ def export(
     path: Annotated[Path, typer.Argument(help=f"Ends in {', '.join(_WRITERS)}.")],
     start: Start = "-3600",
     end: End = "now",
+    calibration: Calibration = None,
 ) -> None:
     """Write a device's values in g, with all columns, to a file."""
     if path.suffix not in _WRITERS:
         raise typer.BadParameter(f"{path.name}: the format comes from the ending, one of {', '.join(_WRITERS)}")
-    table = _table(settings, device, start, end)
+    table = _table(settings, device, start, end, calibration)
     try:
         _WRITERS[path.suffix](table, str(path))
     except OSError as error:
