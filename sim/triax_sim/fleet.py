@@ -125,7 +125,6 @@ class Fleet:
         while self.commands and not self.stop:
             if start := self._obey(0.5):
                 return start
-            self.stop = self.stop or self.commands.ended  # whoever started this process has gone
             self.listener.hear(*self.links.poll(self.clock()), self.clock())
         return int(self.clock() + 100_000)
 
@@ -157,15 +156,14 @@ class Fleet:
                 edge, at = min(max(edge, min(now, edge + _CATCH_UP_US)) + _BLOCK_US, end), 0
                 self.life.happen(edge, self.blocks.changed)
                 block = self.blocks.until(edge)
-                if len(block.due_us) and block.due_us[0] <= now:
-                    continue
             self._chores(now)
             if now >= second:
                 second += 1_000_000
                 self._line(now)
             woke = (now // slot + 1) * slot
             rest = woke - self.clock()
-            if rest > 0:
+            overdue = at < len(block.due_us) and block.due_us[at] <= now
+            if rest > 0 and not overdue:
                 time.sleep(rest / 1e6)
             else:
                 woke = now + slot
@@ -316,6 +314,8 @@ class Fleet:
                 self._watched = int(found[0]) if found.size else -1
             elif len(words) == 2 and words[0] == "go":
                 start = int(words[1])
+        # Whoever started this process has gone: nobody will read what it finds.
+        self.stop = self.stop or (self.commands is not None and self.commands.ended)
         return start
 
 

@@ -32,6 +32,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
+            start_new_session=True,  # Ctrl-C is for the run, which then ends us; and see serve.py on priorities
         )
         self._reader = threading.Thread(target=self._read, name=f"{module}-{self.process.pid}", daemon=True)
         self._reader.start()

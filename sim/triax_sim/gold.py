@@ -85,7 +85,6 @@ class Gold:
         while self.commands and not self.stop:
             if start := self._obey(0.5):
                 return start
-            self.stop = self.commands.ended
         return self.clock() + 100_000
 
     def _turn_until(self, done: Callable[[int], bool], most_us: int = 1 << 62) -> None:
@@ -141,6 +140,8 @@ class Gold:
                 self._watched = words[1]
             elif len(words) == 2 and words[0] == "go":
                 start = int(words[1])
+        # Whoever started this process has gone: nobody will read what it finds.
+        self.stop = self.stop or (self.commands is not None and self.commands.ended)
         return start
 
     def _finish(self, start: int) -> dict[str, Any]:

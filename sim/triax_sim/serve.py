@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from triax_sim.plan import BadPlan, Plan
@@ -21,6 +22,16 @@ class Generating(Protocol):
 
     def run(self) -> dict[str, Any]:
         """All of it; the statistics."""
+
+
+def _take_priority(nice: int) -> None:
+    """Raise this process's priority where that is allowed."""
+    with contextlib.suppress(PermissionError):
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    # Where sessions share the processor as groups (sched_autogroup), nice counts only within one; ours is a session of its own.
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(nice))
 
 
 def serve(module: str, make: Callable[[Plan], Generating], arguments: list[str] | None) -> int:
@@ -43,8 +54,7 @@ def serve(module: str, make: Callable[[Plan], Generating], arguments: list[str] 
         generator.stop = True
 
     signal.signal(signal.SIGTERM, stop)
-    with contextlib.suppress(PermissionError):
-        os.setpriority(os.PRIO_PROCESS, 0, plan.nice)
+    _take_priority(plan.nice)
     gc.collect()
     gc.freeze()
     gc.disable()  # nothing here makes cycles; a collection over 10,000 connections is a pause
