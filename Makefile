@@ -18,6 +18,7 @@ test-slow: .venv/ready
 	$(BIN)/pytest -m slow
 
 test-engines: .venv/ready
+	sim/deploy/engines/install
 	$(BIN)/pytest -m engines
 
 lint: .venv/ready

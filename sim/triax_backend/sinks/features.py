@@ -3,7 +3,8 @@
 python -m triax_backend.sinks.features [--metrics-port N] [--flush-s S] [--group G]
 
 A feature row that comes again (a late frame completed its window, a stream job went back to its checkpoint) replaces the one
-that is there; an event that comes again, the same bytes, is left out. Offsets are in the same transaction.
+that is there unless that one saw more frames; an event that comes again, the same bytes, is left out. Offsets are in the same
+transaction.
 """
 
 import argparse
@@ -35,12 +36,17 @@ _STAGE_TABLE = (
 _REPLACE = """
 DELETE FROM features f USING features_in n
 WHERE f.device = n.device AND f.boot = n.boot AND f.windows = n.windows AND f.number = n.number
-  AND f.time BETWEEN triax_utc(%s) AND triax_utc(%s)
+  AND f.time BETWEEN triax_utc(%s) AND triax_utc(%s) AND n.frames >= f.frames
 """
 _INSERT = """
 INSERT INTO features ({columns}) SELECT {columns} FROM (
-    SELECT DISTINCT ON (device, boot, windows, number) * FROM features_in ORDER BY device, boot, windows, number, arrival DESC
+    SELECT DISTINCT ON (device, boot, windows, number) * FROM features_in
+    ORDER BY device, boot, windows, number, frames DESC, arrival DESC
 ) n
+WHERE NOT EXISTS (
+    SELECT FROM features f WHERE f.device = n.device AND f.boot = n.boot AND f.windows = n.windows AND f.number = n.number
+    AND f.time BETWEEN triax_utc(%s) AND triax_utc(%s)
+)
 """
 _EVENT = """
 INSERT INTO events (time, received, device, boot, kind, number, own_clock, axis, score, detail, message, digest)
@@ -124,8 +130,9 @@ class Features:
         with connection.cursor().copy(feature_rows.COPY) as copy:
             for piece in features.copy_bytes():
                 copy.write(piece)
-        connection.execute(_REPLACE, (int(times.min()) - _DAY_US, int(times.max()) + _DAY_US))
-        connection.execute(_INSERT.format(columns=", ".join(feature_rows.COLUMNS)).encode())
+        near = int(times.min()) - _DAY_US, int(times.max()) + _DAY_US
+        connection.execute(_REPLACE, near)
+        connection.execute(_INSERT.format(columns=", ".join(feature_rows.COLUMNS)).encode(), near)
 
     def _events(self, connection: psycopg.Connection, events: list[dict[str, Any]]) -> int:
         """Insert events; number of those that were there already."""
