@@ -67,6 +67,12 @@ class Mosquitto:
         self.process.kill()
         self.process.wait()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
     def close(self):
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
