@@ -1,5 +1,6 @@
 """A real mosquitto on a free port, with TLS if wanted, and a paho client that keeps what it hears."""
 
+import atexit
 import os
 import shutil
 import signal
@@ -48,6 +49,7 @@ class Mosquitto:
         self.config.write_text("\n".join([*lines, extra]) + "\n")
         self.process = None
         self.start()
+        atexit.register(self.close)  # a test that fails leaves none behind
 
     def start(self):
         program = shutil.which("mosquitto") or "/usr/sbin/mosquitto"
@@ -66,12 +68,6 @@ class Mosquitto:
     def kill(self):
         self.process.kill()
         self.process.wait()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
     def close(self):
         if self.process.poll() is None:
