@@ -126,10 +126,16 @@ def _findings(hop: Hop, hops_: Mapping[str, Hop], explain: Expectation, reserved
     return result
 
 
+# The way in proves every frame; what later stages bury meanwhile may be of other senders.
+_WAYS_IN = ("bridge", "ingest")
+
+
 def _dead(system: System, start_us: int) -> list[dict[str, Any]]:
     """Dead letters since the run began: cause, stage and, where readable, the identity."""
     out = []
     for cause, stage, row in hops.dead(system.settings, since_us=start_us):
+        if stage not in _WAYS_IN:
+            continue
         entry: dict[str, Any] = {"cause": cause, "stage": stage}
         if row is not None:
             entry |= {"device": f"{int(row['device'][0]):016x}", "boot": int(row["boot"][0]), "sequence": int(row["sequence"][0])}

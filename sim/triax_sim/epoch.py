@@ -55,11 +55,13 @@ class Epoch:
         self.unit_bytes = part._unit_bytes()
         self.units_of_block = part._units_until(BLOCK)
         self._part = part
+        self._end = getattr(part.source, "samples", None)
         self._blocks: dict[int, tuple[Any, memoryview]] = {}
 
     def due(self, now_us: int) -> int:
-        """How many samples the oscillator has made by now."""
-        return (now_us - self.start_us) * self.rate_uhz // UHZ if now_us > self.start_us else 0
+        """How many samples the oscillator has made by now; a source that has an end (`samples`) stops it there."""
+        made = (now_us - self.start_us) * self.rate_uhz // UHZ if now_us > self.start_us else 0
+        return made if self._end is None else min(made, max(0, self._end - self.first))
 
     def time_of(self, samples: int) -> int:
         """The first whole microsecond at which this many samples have been made."""

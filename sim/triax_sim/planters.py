@@ -3,6 +3,7 @@
 Each function damages `count` frames of the devices it is given and returns what it did: kind, hop, device, boot, sequence.
 """
 
+import contextlib
 import random
 from collections.abc import Collection
 from typing import Any
@@ -15,6 +16,7 @@ from triax_backend import scan
 from triax_backend.settings import Settings
 from triax_backend.sinks import iceberg
 from triax_proto import batch
+from triax_proto.errors import FrameError
 from triax_proto.frame import VALUES, decode, encode, parse, wire_size
 from triax_proto.names import FRAMES
 
@@ -25,14 +27,23 @@ def _entry(kind: str, hop: str, device: int, boot: int, sequence: int) -> dict[s
     return {"kind": kind, "hop": hop, "device": f"{device & 0xFFFFFFFFFFFFFFFF:016x}", "boot": boot, "sequence": sequence}
 
 
+def _device(data: bytes) -> int:
+    """Device of a frame, -1 for bytes that are none."""
+    try:
+        return int(parse(data)["device"][0])
+    except FrameError:
+        return -1
+
+
 def kafka(settings: Settings, devices: Collection[int], count: int, seed: int = 1) -> list[dict[str, Any]]:
     """Produce `count` frames of the topic once more, and `count` others with another value under a checksum that holds."""
     chooser = random.Random(seed)
     frames: list[tuple[int, bytes]] = []
     for found in scan.records(settings, FRAMES):
         for record in found:
-            frames += [(record.partition, data) for data in batch.split(record.value) if len(data) == wire_size(VALUES)]
-    mine = [(partition, data) for partition, data in frames if int(parse(data)["device"][0]) in devices]
+            with contextlib.suppress(FrameError):  # a record of something else
+                frames += [(record.partition, data) for data in batch.split(record.value) if len(data) == wire_size(VALUES)]
+    mine = [(partition, data) for partition, data in frames if _device(data) in devices]
     producer = Producer({**settings.kafka_config(), "log_level": 0})
     planted = []
     for n, (partition, data) in enumerate(chooser.sample(mine, 2 * count)):

@@ -80,13 +80,14 @@ class Recording:
 class Replay:
     """Sample source: the recording's counts as they are, sample by sample, through a part of the same scale.
 
-    Sample 0 is the recording's first. After the end the last sample stays (`repeat=True`: it begins again). `begin` raises
-    BadRecording if the part is configured to another scale than the recording's: counts would mean something else.
+    Sample 0 is the recording's first. After the last of `samples` a part makes no more (`repeat=True`: it begins again). `begin`
+    raises BadRecording if the part is configured to another scale than the recording's: counts would mean something else.
     """
 
     def __init__(self, recording: Recording, repeat: bool = False) -> None:
         self.recording = recording
         self.repeat = repeat
+        self.samples = None if repeat else len(recording.counts)
         rows = np.zeros((len(recording.counts), 3), dtype=np.int32)
         rows[:, : recording.counts.shape[1]] = recording.counts
         self._rows = rows

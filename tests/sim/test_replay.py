@@ -71,8 +71,8 @@ def test_a_recording_goes_through_the_virtual_part_and_the_driver_bit_for_bit():
             assert part.gap == 0
             got.append(np.array(out[: 3 * sets]).reshape(-1, 3))
             count += sets
-    assert np.array_equal(np.concatenate(got)[: len(recording.counts)], recording.counts)
-    duration_s = (world.now_us - twin.epoch.start_us) / 1e6
+    assert np.array_equal(np.concatenate(got), recording.counts)  # and not one more
+    duration_s = (twin.epoch.time_of(twin.truth.made) - twin.epoch.start_us) / 1e6
     assert twin.truth.made / duration_s == pytest.approx(recording.rate_hz, rel=1e-5)
 
 
