@@ -47,6 +47,8 @@ _CHORES_US = 100_000  # connections to open, silent peers, full spools
 _PUBACK_US = 10_000_000  # design.md 3.4: no PUBACK within 10 s: reconnect and resend
 _NOBODY_US = 6_000_000  # not one device connected in so long: nobody is there
 _SETTLE_S = 0.004
+_SLOT_FRAMES = 32
+_SLOT_MOST_US = 5_000  # a quarter of the lateness that a run may have
 _TRICKLE = 4  # rounds of one live frame a device that had to wait for its window, per block
 _REPLAY = 32  # and of backlog: 3,200 frames/s a device at most
 
@@ -129,7 +131,7 @@ class Fleet:
         return int(self.clock() + 100_000)
 
     def _send(self, start: int, end: int) -> None:
-        people, slot = self.people, int(self.plan.slot_ms * 1000)
+        people, slot = self.people, self._slot_us()
         self.flight.begin(people.begin(start))
         self.blocks.begin(self.flight.due)
         self.meter.due += int(self.flight.due.sum())
@@ -167,6 +169,12 @@ class Fleet:
                 time.sleep(rest / 1e6)
             else:
                 woke = now + slot
+
+    def _slot_us(self) -> int:
+        """The plan's slot; longer for a small fleet, where a wake-up costs more than the few frames it sends."""
+        least = int(self.plan.slot_ms * 1000)
+        rate_hz = float((1e6 / self.people.period_us).sum())
+        return int(min(max(least, _SLOT_FRAMES / rate_hz * 1e6), max(least, _SLOT_MOST_US)))
 
     def _settle(self, until: int) -> None:
         """After the last frame was due: until all is sent and acked, or time is up."""

@@ -115,10 +115,11 @@ def test_a_lost_connection_sends_again_what_was_in_flight(broker, tmp_path):
     arrived = identities(frames_of(broker))
     assert set(arrived) == set(identities(rows))
     payloads = [payload for _, payload, _, _ in broker.frames]
-    assert len(payloads) - len(set(payloads)) == result["resent"]  # the very same bytes
+    # The very same bytes; what was written last before the cut may not have arrived the first time.
+    assert 0 < len(payloads) - len(set(payloads)) <= result["resent"]
     twice = [decode(payload) for payload in set(payloads) if payloads.count(payload) > 1]
     told = [(int(f["device"][0]), int(f["boot"][0]), int(f["sequence"][0])) for f in twice]
-    assert sorted(told) == sorted(tuple(frame) for frame in result["resent_frames"])
+    assert set(told) <= {tuple(frame) for frame in result["resent_frames"]}
     assert not any(dup for _, _, _, dup in broker.frames)  # a new packet on a clean session
 
 

@@ -1,4 +1,4 @@
-"""MQTT packets: written as paho's parser of them reads them, cut out of streams however they come."""
+"""MQTT packets: written as the standard says, cut out of streams however they come."""
 
 import pytest
 from triax_sim import packet
