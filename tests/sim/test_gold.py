@@ -45,6 +45,7 @@ def test_every_frame_of_the_node_is_in_the_ledger(broker, tmp_path, part, qos):
     assert result["due"] == result["sent"] == len(rows) == len(broker.frames)
     assert result["acked"] == (len(rows) if qos else 0)
     assert (result["overruns"], result["gaps"], result["unsent"]) == (0, 0, 0)
+    assert (rows["sent_us"] >= rows["due_us"]).all()
     arrived = {
         tuple(int(frame[name][0]) for name in ("device", "boot", "sequence", "checksum"))
         for frame in (parse(payload) for _, payload, _, _ in broker.frames)
