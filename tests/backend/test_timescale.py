@@ -26,7 +26,7 @@ def place(stack, tmp_path):
 
 def metrics(port):
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        lines = [line.split() for line in answer.read().decode().splitlines() if line.startswith("triax_")]
+        lines = [line.rsplit(" ", 1) for line in answer.read().decode().splitlines() if line.startswith("triax_")]
     out = {}
     for name, value in lines:
         key = name.partition("{")[0]
