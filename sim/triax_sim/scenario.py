@@ -101,11 +101,18 @@ class Scenario:
         return out
 
     def _resized(self, devices: int) -> "Scenario":
-        bulk = max(self.of_kind("bulk"), key=lambda c: c.count, default=None)
-        rest = sum(c.count for c in self.cohorts if c is not bulk and not c.reserved)
-        if bulk is None or devices <= rest:
-            raise BadPlan(f"{self.name}: {devices} devices are fewer than the {rest} of the other cohorts; take more than {rest}")
-        return replace(self, cohorts=_numbered([replace(c, count=devices - rest) if c is bulk else c for c in self.cohorts]))
+        """Bulk cohorts in the same proportions, `devices` with the gold ones, which stay as they are."""
+        bulk = self.of_kind("bulk")
+        rest = sum(c.count for c in self.cohorts if c.kind == "gold")
+        wanted, whole = devices - rest, sum(c.count for c in bulk)
+        if not bulk or wanted < len(bulk):
+            raise BadPlan(
+                f"{self.name}: {devices} devices are too few for its {rest} gold ones and {len(bulk)} bulk cohorts; "
+                f"take {rest + len(bulk)} or more"
+            )
+        counts = {c.name: max(1, c.count * wanted // whole) for c in bulk}
+        counts[max(bulk, key=lambda c: c.count).name] += wanted - sum(counts.values())
+        return replace(self, cohorts=_numbered([replace(c, count=counts.get(c.name, c.count)) for c in self.cohorts]))
 
     def to_json(self) -> dict[str, Any]:
         """All values, for a report."""

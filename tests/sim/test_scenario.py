@@ -70,5 +70,17 @@ def test_other_size_and_quality():
     assert [c.count for c in larger.cohorts] == [100, 4]  # the reserved ones come on top
     assert {c.qos for c in larger.cohorts} == {0}
     assert larger.duration_s == 30.0
-    with pytest.raises(BadPlan, match="fewer than the 0"):
+    with pytest.raises(BadPlan, match="take 1 or more"):
         scenario.with_(devices=0)
+
+
+@pytest.mark.parametrize("devices", [11, 12, 100, 201, 5000])
+def test_cohorts_keep_their_proportions(devices):
+    scenario = load("smoke").with_(devices=devices)
+    gold, bulk = scenario.of_kind("gold"), scenario.of_kind("bulk")
+    assert [c.count for c in gold] == [c.count for c in load("smoke").of_kind("gold")]
+    assert sum(c.count for c in (*gold, *bulk)) == devices
+    before = load("smoke").of_kind("bulk")
+    whole = sum(c.count for c in before)
+    for old, new in zip(before, bulk, strict=True):
+        assert new.count == pytest.approx(old.count * (devices - gold[0].count) / whole, abs=2)
