@@ -35,7 +35,7 @@ def scenario_of(path: str, **changes: Any) -> Scenario:
 def run(
     external: dict[str, str],
     scenario: Annotated[str, typer.Argument(help="A TOML file, or the name of one that comes with triax, such as smoke.")],
-    devices: Annotated[int | None, typer.Option(help="Scale the largest cohort.")] = None,
+    devices: Annotated[int | None, typer.Option(help="Scale the bulk cohorts.")] = None,
     qos: Annotated[int | None, typer.Option(min=0, max=1, help="Of frames, in every cohort.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of the run.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is random.")] = None,
