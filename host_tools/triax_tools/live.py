@@ -93,8 +93,9 @@ class LivePage:
         await response.prepare(request)
         first = True
         while not self._stop.is_set():
-            data = json.dumps(self._news(first), separators=(",", ":"))
-            first = False
+            news = self._news(first)
+            first = first and not news.get("devices")  # a browser that came before the run still wants them
+            data = json.dumps(news, separators=(",", ":"))
             try:
                 await response.write(f"data: {data}\n\n".encode())
             except ConnectionError:

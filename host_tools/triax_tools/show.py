@@ -127,4 +127,4 @@ class Show:
 
     def _page(self, first: bool) -> dict[str, Any]:
         with self._lock:
-            return self._news | ({"devices": self._devices} if first or not self._devices else {})
+            return self._news | ({"devices": self._devices} if first else {})
