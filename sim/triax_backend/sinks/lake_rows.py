@@ -6,6 +6,7 @@ frame of another shape, and is null for all others, whose columns give their byt
 
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -87,18 +88,35 @@ def _lists(values: Array, kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(flat, kind), type=pa.list_(field))
 
 
-def _of_group(group: Group, records: Sequence[Record]) -> pa.Table:
+@dataclass(frozen=True)
+class _Where:
+    """Receive time, partition and offset of the records, once for all groups: unusual frames come as a group each."""
+
+    received_us: Array
+    partition: Array
+    offset: Array
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> "_Where":
+        return cls(
+            np.array([r.received_us for r in records], np.int64),
+            np.array([r.partition for r in records], np.int32),
+            np.array([r.offset for r in records], np.int64),
+        )
+
+
+def _of_group(group: Group, where: _Where) -> pa.Table:
     f = group.frames
     order = np.lexsort((f["sequence"], f["boot"], f["device"]))  # a device's frames side by side: found faster, packed smaller
     f, record, place = f[order], group.record[order], group.place[order]
-    received = np.array([r.received_us for r in records], np.int64)[record]
+    received = where.received_us[record]
     time_us, own = event_time(f["time_us"], f["time_error_us"], received)
     given = {
         "time": _times(time_us),
         "own_clock": pa.array(own),
         "received": _times(received),
-        "kafka_partition": pa.array(np.array([r.partition for r in records], np.int32)[record]),
-        "kafka_offset": pa.array(np.array([r.offset for r in records], np.int64)[record]),
+        "kafka_partition": pa.array(where.partition[record]),
+        "kafka_offset": pa.array(where.offset[record]),
         "place": pa.array(place.astype(np.int32)),
         "original": pa.nulls(len(f), pa.binary())
         if group.original is None
@@ -121,7 +139,8 @@ def _of_group(group: Group, records: Sequence[Record]) -> pa.Table:
 
 def frames_table(unpacked: Unpacked, records: Sequence[Record]) -> pa.Table:
     """All frames that `unpack` found in `records`, each with its place."""
-    return pa.concat_tables([_of_group(group, records) for group in unpacked.groups] or [FRAMES.empty_table()])
+    where = _Where.of(records)
+    return pa.concat_tables([_of_group(group, where) for group in unpacked.groups] or [FRAMES.empty_table()])
 
 
 def groups_of(table: pa.Table) -> Iterator[tuple[Array, list[bytes] | None, Array]]:
