@@ -3,19 +3,27 @@
 import json as json_
 import time
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from confluent_kafka import KafkaException
 from rich.console import Console
+from triax_backend.settings import Settings
 from triax_backend.stack import PROFILES
 from triax_sim.capacity import Point, fit, point_of, search
+from triax_sim.generators import GeneratorFailed
+from triax_sim.pipeline import System
 from triax_sim.plan import BadPlan
+from triax_sim.run import generate
 from triax_sim.scenario import Scenario, load
 
 from triax_tools.demo import measure
-from triax_tools.options import Json, failed, home, print_json, with_external
+from triax_tools.options import Json, failed, home, print_json, with_external, with_settings
+from triax_tools.read import moment
 from triax_tools.show import conclude
+from triax_tools.verify import run_again
 
 __all__ = ["app"]
 
@@ -46,12 +54,56 @@ def run(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Serve the live page here; 0: any free port.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Make features and events too.")] = False,
+    shard: Annotated[
+        str | None, typer.Option(help="Only part i of n, such as 0/4, into servers that are there; `triax fleet merge` judges.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Of all shards: ISO 8601 with zone. Make it some seconds from now.")] = None,
     json: Json = False,
 ) -> None:
     """Run a scenario and judge it. Exit code: 0 PASS, 1 FAIL or it cannot run here, 2 INVALID or wrong usage."""
     chosen = scenario_of(scenario, devices=devices, qos=qos, duration_s=seconds, seed=seed)
     directory = out or home() / "runs" / f"{chosen.name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
+    if shard is not None:
+        _shard(chosen, external, directory, shard, start)
+        return
     conclude(measure(chosen, directory, stack, way, external, port, json, stream), json)
+
+
+def _shard(scenario: Scenario, external: dict[str, str], directory: Path, shard: str, start: str | None) -> None:
+    """Make one shard's load and leave its ledgers in `directory`."""
+    number, _, of = shard.partition("/")
+    if not (number.isdecimal() and of.isdecimal() and int(number) < int(of)):
+        raise typer.BadParameter(f"--shard is {shard!r}; write i/n with i from 0, such as 0/4")
+    if start is None or not {"mqtt", "kafka"} <= set(external):
+        raise typer.BadParameter("--shard needs --start, --mqtt and --kafka: the same for every shard")
+    now = datetime.now(UTC)
+    begin = moment(start, now)
+    if begin <= now:
+        raise typer.BadParameter(f"--start {start} has passed; give every shard the same time, with room to connect before it")
+    settings = Settings.from_env({f"TRIAX_{name.upper()}": url for name, url in external.items()})
+    system = System(settings, hops=("kafka",))
+    try:
+        made = generate(scenario, system, directory, (int(number), int(of)), int(begin.timestamp() * 1e6))
+    except (GeneratorFailed, KafkaException, OSError) as error:
+        raise failed(str(error)) from None
+    for reason in made.failed:
+        typer.secho(f"triax: {reason}", fg="red", err=True)
+    typer.echo(directory)
+    raise typer.Exit(1 if made.failed else 0)
+
+
+@app.command()
+@with_settings
+def merge(
+    settings: Settings,
+    directories: Annotated[list[Path], typer.Argument(help="Of all the shards of one run.")],
+    json: Json = False,
+) -> None:
+    """Judge the shards of a run as one: their ledgers and histograms together, against every hop.
+
+    Exit code: 0 PASS, 1 FAIL, 2 INVALID or wrong usage.
+    """
+    run_again(settings, directories, json)
 
 
 def _point(scenario: Scenario, devices: int, directory: Path, stack: str, way: str, external: dict[str, str]) -> Point:

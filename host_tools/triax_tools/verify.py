@@ -20,7 +20,7 @@ from triax_tools.options import Json, failed, print_json, with_settings
 from triax_tools.read import moment
 from triax_tools.show import conclude, table
 
-__all__ = ["verify"]
+__all__ = ["run_again", "verify"]
 
 _SHOWN = 40
 _UNREADABLE = (OSError, BadLedger, BadPlan, RuntimeError, KafkaException, psycopg.Error, redis.RedisError)
@@ -44,10 +44,10 @@ def verify(
         if not directories:
             raise typer.BadParameter("--offline checks a run's evidence: give its directory")
         _offline(directories[0], json)
+    if directories:
+        run_again(settings, directories, json)
     now = datetime.now(UTC)
     try:
-        if directories:
-            conclude(verify_run(directories, System(settings)), json)
         found = audit.of_range(settings, *(int(moment(t, now).timestamp() * 1e6) for t in (start, end)))
     except _UNREADABLE as error:
         raise failed(f"this cannot be verified: {error}") from None
@@ -56,6 +56,15 @@ def verify(
     else:
         _show(found)
     raise typer.Exit(found.exit_code)
+
+
+def run_again(settings: Settings, directories: list[Path], json: bool) -> None:
+    """Read every hop again, against the ledgers of a run or of all its shards; ends the command with the verdict's exit code."""
+    try:
+        report = verify_run(directories, System(settings))
+    except _UNREADABLE as error:
+        raise failed(f"this cannot be verified: {error}") from None
+    conclude(report, json)
 
 
 def _offline(directory: Path, json: bool) -> None:

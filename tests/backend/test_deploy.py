@@ -80,6 +80,18 @@ def test_compose_runs_commands_that_take_these_flags(command):
         assert flag in done.stdout
 
 
+def test_the_shards_of_the_indexed_job_are_a_command_that_exists():
+    yaml = pytest.importorskip("yaml")
+    text = (DEPLOY / "kubernetes/fleet.yaml").read_text().replace("${START}", "2026-01-31T12:00:00Z")
+    job = yaml.safe_load(text)["spec"]
+    container = job["template"]["spec"]["containers"][0]
+    arguments = [one.replace("$(JOB_COMPLETION_INDEX)", "9") for one in container["args"]]
+    assert f"--shard=9/{job['completions']}" in arguments
+    environ = os.environ | {one["name"]: one["value"] for one in container["env"]}
+    done = subprocess.run([sys.executable, "-m", *arguments], env=environ, capture_output=True, text=True, timeout=60)
+    assert "has passed" in done.stderr  # the start: everything before it was understood
+
+
 def test_stages_of_the_cloud_are_those_of_compose():
     text = (DEPLOY / "cdk/app.py").read_text()
     for command in OURS:

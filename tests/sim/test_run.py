@@ -1,11 +1,13 @@
 """Whole runs on real servers: generators, tamperer, bridge, sinks, every hop read, a verdict; errors planted behind it."""
 
 import json
+import os
 import re
 import shutil
-import threading
-import time
+import subprocess
+import sys
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from triax_backend.supervise import Supervisor
 from triax_sim import evidence, planters
 from triax_sim.bulk import device_ids
 from triax_sim.pipeline import System, group_lag, hands_of, wait_until
-from triax_sim.run import Run, generate, run, verify
+from triax_sim.run import Run, run, verify
 from triax_sim.scenario import parse
 
 pytestmark = pytest.mark.servers
@@ -140,27 +142,26 @@ def test_errors_planted_behind_the_way_in_are_named(system, tmp_path):
 
 @pytest.mark.timeout(180)
 def test_shards_are_one_run(system, tmp_path):
-    scenario = small(99)
-    start = time.time_ns() // 1000 + 6_000_000
-    failed = []
-
-    def shard(n):
-        try:
-            generate(scenario, system, tmp_path / f"shard-{n}", (n, 2), start)
-        except Exception as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=shard, args=(n,)) for n in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not failed
-    report = verify([tmp_path / "shard-0", tmp_path / "shard-1"], system)
-    assert report.data["reasons"] == []
-    assert report.data["hops"]["emitted"]["devices"] == 43
-    assert report.data["generator"]["processes"] == 3
-    assert report.verdict == "PASS"
+    scenario = tmp_path / "small.toml"
+    scenario.write_text(SMALL.format(seed=99, qos=1))
+    start = datetime.now(UTC) + timedelta(seconds=12)
+    environ = os.environ | system.settings.environ()
+    command = [sys.executable, "-m", "triax_tools", "fleet"]
+    folders = [tmp_path / f"shard-{n}" for n in range(2)]
+    shards = [
+        subprocess.Popen(
+            [*command, "run", scenario, "--shard", f"{n}/2", "--start", start.isoformat(), "--out", folder], env=environ
+        )
+        for n, folder in enumerate(folders)
+    ]
+    assert [shard.wait(60) for shard in shards] == [0, 0]
+    merged = subprocess.run([*command, "merge", "--json", *folders], env=environ, capture_output=True, check=True)
+    report = json.loads(merged.stdout)
+    assert (report["verdict"], report["reasons"]) == ("PASS", [])
+    assert report["hops"]["emitted"]["devices"] == 43
+    assert report["generator"]["processes"] == 3
+    lone = subprocess.run([*command, "merge", "--json", folders[1]], env=environ, capture_output=True)
+    assert json.loads(lone.stdout)["hops"]["emitted"]["devices"] < 43
 
 
 @pytest.mark.timeout(180)
