@@ -3,9 +3,11 @@
 FrameError (ValueError): the peer's bytes are wrong
 ├── Truncated: they end before the message does
 └── Malformed: they are no frame of ours
+CalibrationError (ValueError): a calibration's bytes are cut off, changed, or none
+└── UnknownVersion: of a later program
 """
 
-__all__ = ["FrameError", "Malformed", "Truncated"]
+__all__ = ["CalibrationError", "FrameError", "Malformed", "Truncated", "UnknownVersion"]
 
 
 class FrameError(ValueError):
@@ -18,3 +20,11 @@ class Truncated(FrameError):
 
 class Malformed(FrameError):
     """The bytes are no message of ours."""
+
+
+class CalibrationError(ValueError):
+    """A calibration's container is damaged; the message says how."""
+
+
+class UnknownVersion(CalibrationError):
+    """The container is of a later version: a newer program is needed, nothing is damaged."""

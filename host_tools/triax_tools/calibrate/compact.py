@@ -1,29 +1,19 @@
 """The form of a calibration that lives on the node: at most 4 KiB, float32 for a reader without JSON, the whole file behind it.
 
-    0   "TXCB"                                     magic
-    4   u8 version = 1, u8 offset order, u8 gain order, u8 flags (1: case rotation)
-    8   u64 device                                 EUI-64
-    16  i64 expires                                UTC seconds
-    24  16 bytes part, 16 bytes sensor serial      zero-padded
-    56  f32 range_g, scale_g, reference_c, low_c, high_c
-    76  f32 b[3], E[9], R[9]                       counts; U = scale_g (1 + E), by rows; sensor to case
-    160 f32 offset[order][3], gain[order][3]       counts / C^n, relative / C^n
-    ..  u16 length, document                       the file's canonical JSON, as it is: a compressor's bytes, and with them
-                                                   the hash, would depend on its version
-    end u32 CRC-32 of everything before
-
-All little-endian. The document gives back the file bit for bit; the float32 block is what a microcontroller or a DSP applies:
-c = (m - b - b(T)), c = c - c k(T) / (1 + k(T)), a = scale_g (c + E c). Written so, the large terms are rounded three times in
-all and every small factor multiplies something small: under 3 ug at 16 g, where U (m - b) / (1 + k) loses 5.
+The layout is in triax_proto/calibration.py. The document gives back the file bit for bit; the float32 block is what a
+microcontroller or a DSP applies: c = (m - b - b(T)), c = c - c k(T) / (1 + k(T)), a = scale_g (c + E c). Written so, the large
+terms are rounded three times in all and every small factor multiplies something small: under 3 ug at 16 g, where
+U (m - b) / (1 + k) loses 5.
 """
 
-import hashlib
 import json
-import struct
 import zlib
 from dataclasses import dataclass
 
 import numpy as np
+from triax_proto import calibration as container
+from triax_proto.calibration import LIMIT, digest
+from triax_proto.errors import CalibrationError, UnknownVersion
 
 from triax_tools.calibrate.document import Document, canonical, parse
 from triax_tools.calibrate.errors import BadDocument
@@ -32,16 +22,7 @@ from triax_tools.calibrate.recording import Identity
 
 __all__ = ["LIMIT", "Reader", "decode", "digest", "encode", "read_float32"]
 
-LIMIT = 4096  # bytes: the node's store and its topic (design.md 3.2)
-_MAGIC, _VERSION = b"TXCB", 1
-_HEAD = struct.Struct("<4sBBBBQq16s16s5f")
-_NINE = struct.Struct("<3f9f9f")
 _ROTATED = 1
-
-
-def digest(blob: bytes) -> bytes:
-    """SHA-256: what the node echoes in DeviceInfo.calibration_hash, and what results are marked with."""
-    return hashlib.sha256(blob).digest()
 
 
 def encode(document: Document) -> bytes:
@@ -53,9 +34,9 @@ def encode(document: Document) -> bytes:
     part = sensor.part.encode()
     if len(serial) > 16 or len(part) > 16:
         raise BadDocument("The part's name and its serial number have at most 16 bytes each on the node.")
-    head = _HEAD.pack(
-        _MAGIC,
-        _VERSION,
+    head = container.HEAD.pack(
+        container.MAGIC,
+        container.VERSION,
         len(terms.offset),
         len(terms.gain),
         _ROTATED if rotation is not None else 0,
@@ -72,11 +53,9 @@ def encode(document: Document) -> bytes:
     turn = np.eye(3) if rotation is None else rotation
     # Against the scale as the reader will have it, so that its rounding is in E.
     small = model.matrix / float(np.float32(sensor.scale_g)) - np.eye(3)
-    nine = _NINE.pack(*model.offset, *small.ravel(), *turn.ravel())
+    nine = container.NINE.pack(*model.offset, *small.ravel(), *turn.ravel())
     polynomial = np.concatenate([terms.offset.ravel(), terms.gain.ravel()]).astype("<f4").tobytes()
-    packed = canonical(document.content)
-    body = head + nine + polynomial + struct.pack("<H", len(packed)) + packed
-    blob = body + struct.pack("<I", zlib.crc32(body))
+    blob = container.seal(head + nine + polynomial, canonical(document.content))
     if len(blob) > LIMIT:
         raise BadDocument(f"The calibration has {len(blob)} bytes, the node stores {LIMIT}: shorten the notes of its gates.")
     return blob
@@ -114,26 +93,23 @@ class Reader:
         return np.asarray(np.float32(self.identity.scale_g) * (centred + np.stack(cross, axis=-1)))
 
 
-def _body(blob: bytes) -> bytes:
-    if len(blob) < _HEAD.size + _NINE.size + 6:
-        raise BadDocument(f"{len(blob)} bytes are no calibration: the node's copy is empty or cut off. Push it again.")
-    if blob[:4] != _MAGIC:
-        raise BadDocument("The node's copy does not begin as a calibration does. Push it again.")
-    if blob[4] != _VERSION:
-        raise BadDocument(f"The node's copy has version {blob[4]}, this tool reads {_VERSION}: update the tool.")
-    if zlib.crc32(blob[:-4]) != int.from_bytes(blob[-4:], "little"):
-        raise BadDocument("The node's copy fails its checksum: a byte was changed. Push it again.")
-    return blob[:-4]
+def _unsealed(blob: bytes) -> tuple[bytes, bytes]:
+    try:
+        return container.unseal(blob)
+    except UnknownVersion as error:
+        raise BadDocument(f"The node's copy: {error}. Update the tool.") from None
+    except CalibrationError as error:
+        raise BadDocument(f"The node's copy: {error}. Push it again.") from None
 
 
 def read_float32(blob: bytes) -> Reader:
     """The block for readers without JSON. Raises BadDocument."""
-    body = _body(blob)
-    head = _HEAD.unpack_from(body)
-    nine = np.array(_NINE.unpack_from(body, _HEAD.size), np.float32)
-    at = _HEAD.size + _NINE.size
+    block, _ = _unsealed(blob)
+    head = container.HEAD.unpack_from(block)
+    nine = np.array(container.NINE.unpack_from(block, container.HEAD.size), np.float32)
+    at = container.HEAD.size + container.NINE.size
     orders = (head[2], head[3])
-    terms = np.frombuffer(body, "<f4", 3 * sum(orders), at).reshape(-1, 3)
+    terms = np.frombuffer(block, "<f4", 3 * sum(orders), at).reshape(-1, 3)
     device = f"{head[5]:016x}" if head[5] else ""
     identity = Identity(
         device=device,
@@ -158,13 +134,9 @@ def read_float32(blob: bytes) -> Reader:
 
 def decode(blob: bytes) -> Document:
     """The whole document, bit for bit as it was encoded. Raises BadDocument."""
-    body = _body(blob)
-    at = _HEAD.size + _NINE.size + 12 * (body[5] + body[6])
-    (length,) = struct.unpack_from("<H", body, at)
-    if at + 2 + length != len(body):
-        raise BadDocument("The node's copy holds a document of the wrong length. Push it again.")
+    _, text = _unsealed(blob)
     try:
-        content = json.loads(body[at + 2 :])
+        content = json.loads(text)
     except ValueError as error:
         raise BadDocument(f"The node's copy holds no readable document ({error}). Push it again.") from None
     return parse(json.dumps({**content, "crc32": zlib.crc32(canonical(content))}), "the node's copy")
