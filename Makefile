@@ -12,7 +12,7 @@ demo: .venv/ready
 	$(BIN)/triax demo
 
 test: .venv/ready lint
-	$(BIN)/pytest -m "not slow and not engines"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not engines"
 
 test-slow: .venv/ready
 	$(BIN)/pytest -m slow

@@ -63,7 +63,7 @@ class Memory:
 
 
 def run(settings, sink, values, enough):
-    """Run a loop until the sink has `enough` values; the loop's group is the sink's own."""
+    """Run a loop until the sink has `enough` of these values; the loop's group is the sink's own, the topics are everyone's."""
     producer = Producer(settings.kafka_config())
     for i, value in enumerate(values):
         producer.produce(sink.topics[0], value, partition=i % PARTS)
@@ -73,7 +73,7 @@ def run(settings, sink, values, enough):
     thread.start()
     end = time.monotonic() + 60
     try:
-        while len(sink.values) < enough and time.monotonic() < end:
+        while len(set(values).intersection(sink.values)) < enough and time.monotonic() < end:
             time.sleep(0.05)
     finally:
         loop.stop()
