@@ -5,7 +5,7 @@ import zlib
 
 import numpy as np
 import pytest
-from triax_backend import deadletter, hops
+from triax_backend import deadletter, hops, upkeep
 from triax_backend.frames import unpack
 from triax_backend.sinks import iceberg, lake_rows, lake_upkeep
 from triax_proto import names
@@ -184,3 +184,13 @@ def test_snapshots_are_forgotten_and_their_files_swept(place):
     rows = hops.once(place.lake())
     assert rows["proved"].all()
     assert len(rows) == 8
+
+
+def test_the_daily_job_says_what_it_did(place, monkeypatch, capsys):
+    for name, value in place.settings.environ().items():
+        monkeypatch.setenv(name, value)
+    iceberg.append(table(place), names.FRAMES, day_rows(place, 0, 10), {0: 0}, {0: 1}, lambda _: None)
+    upkeep.main(["--keep-days", "30"])
+    said = capsys.readouterr().out
+    assert "database: 0 partitions dropped" in said
+    assert "days dropped: ['2026-05-28']" in said

@@ -1,12 +1,9 @@
 """Keeping the lake small: old snapshots forgotten, old days dropped, files of no table removed.
 
-python -m triax_backend.sinks.lake_upkeep [--keep-days N] [--budget-gib N] [--sweep]
-
-The sink forgets snapshots itself while it runs; the rest is for a daily job. Rows leave a table at once, their files with the next
-sweep after the snapshots that knew them are forgotten.
+The sink forgets snapshots itself while it runs; the rest is for a daily job (triax_backend/upkeep.py). Rows leave a table at once,
+their files with the next sweep after the snapshots that knew them are forgotten.
 """
 
-import argparse
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +14,6 @@ from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
 
 from triax_backend.settings import Settings
-from triax_backend.sinks import iceberg
 
 __all__ = ["KEEP_SNAPSHOTS", "drop_days", "forget", "sizes", "sweep"]
 
@@ -109,24 +105,3 @@ def sweep(settings: Settings, table: Table, older_s: float = _SWEEP_AFTER_S, now
             files.delete_file(file.path)
             removed.append(file.path)
     return removed
-
-
-def main() -> None:
-    """Look after both tables and say what was done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--keep-days", type=int, help="drop days of receipt older than this")
-    parser.add_argument("--budget-gib", type=float, help="drop the oldest days until the files fit")
-    parser.add_argument("--sweep", action="store_true", help="remove files that belong to no table")
-    options = parser.parse_args()
-    settings = Settings.from_env()
-    where = iceberg.catalog(settings)
-    budget = None if options.budget_gib is None else int(options.budget_gib * (1 << 30))
-    for name in iceberg.TABLES:
-        table = iceberg.open_table(where, name)
-        print(f"{name}: {forget(table)} snapshots forgotten, days dropped: {drop_days(table, options.keep_days, budget) or 'none'}")
-        if options.sweep:
-            print(f"{name}: {len(sweep(settings, table))} files removed")
-
-
-if __name__ == "__main__":
-    main()
