@@ -19,6 +19,7 @@ from triax_backend.settings import Settings
 __all__ = ["KafkaSilent", "as_record", "headers_of", "messages", "partitions_of", "records"]
 
 _TIMEOUT_S = 30.0
+_AGAIN_S = 0.5
 _EMPTY = b""
 
 
@@ -59,31 +60,52 @@ def messages(
 
     Ends at the end that the topic had when the call began. Raises KafkaSilent.
     """
-    consumer = Consumer(
-        {
-            **settings.kafka_config(),
-            "group.id": "triax-scan",  # asked for by the client; nothing is committed to it
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "log_level": 0,
-        }
-    )
+    consumer, assigned, ends = _open(settings, topic, start or {}, since_us, timeout_s)
     try:
-        ends: dict[int, int] = {}
-        assigned = []
-        for partition in partitions_of(consumer, topic):
-            at = _start_of(consumer, topic, partition, start or {}, since_us)
-            end = int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S)[1])
-            if at < end:
-                ends[partition] = end
-                assigned.append(TopicPartition(topic, partition, at))
         consumer.assign(assigned)
         yield from _until(consumer, topic, ends, timeout_s)
     except KafkaException as error:
         raise KafkaSilent(f"{topic}: {error.args[0].str()}") from None
     finally:
         consumer.close()
+
+
+def _open(
+    settings: Settings, topic: str, start: Mapping[int, int], since_us: int | None, timeout_s: float
+) -> tuple[Consumer, list[TopicPartition], dict[int, int]]:
+    """A consumer, where to begin, and the end of each partition that holds something. Raises KafkaSilent."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        consumer = Consumer(
+            {
+                **settings.kafka_config(),
+                "group.id": "triax-scan",  # asked for by the client; nothing is committed to it
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "log_level": 0,
+            }
+        )
+        try:
+            ends: dict[int, int] = {}
+            assigned = []
+            for partition in partitions_of(consumer, topic):
+                at = _start_of(consumer, topic, partition, start, since_us)
+                end = int(consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S)[1])
+                if at < end:
+                    ends[partition] = end
+                    assigned.append(TopicPartition(topic, partition, at))
+            return consumer, assigned, ends
+        except KafkaSilent:
+            consumer.close()
+            raise
+        except KafkaException as error:
+            consumer.close()
+            # A partition has no leader for a moment after its topic was made or a broker came back. A client that has seen that
+            # keeps asking the wrong broker, a new one does not.
+            if time.monotonic() > deadline:
+                raise KafkaSilent(f"{topic}: {error.args[0].str()}") from None
+            time.sleep(_AGAIN_S)
 
 
 def _until(consumer: Consumer, topic: str, ends: dict[int, int], timeout_s: float) -> Iterator[list[Message]]:
