@@ -12,10 +12,11 @@ pulse of bandwidth B at rate f carries E = a^2 f / (2 B), which is 2 a^2 for the
 ADXL382: 4 kHz at 16 kHz), and a real shock rings, which makes it 4 a^2 and more. So, in units of a^2:
 
     glitch  0.5 <= E <= 1.5, with a^2 large enough against s to tell 1 from 2
-    shock   E - 3 s > 2.1 (two bad samples in one frame give at most 2)
+    shock   E - 3 s > 2.1 where one side stands out (two bad samples on that side give at most 2); where both do, a^2 is the sum of
+            both, two bad samples give 1, and a shock is what has more than 1.5
     neither is claimed in between: an extreme that stands out but whose energy drowns in the machine's own.
 
-Where both sides stand out, a^2 is the sum of both. Slow motion and steps of the level move the 10 ms values along and so leave a
+Slow motion and steps of the level move the 10 ms values along and so leave a
 and `fast` almost as they are.
 """
 
@@ -32,7 +33,8 @@ LIMIT = np.float32(8)
 # And that many standard deviations of the raw samples, for machines whose peaks hardly vary.
 SIGMAS = np.float32(6)
 _SURE = np.float32(3)  # deviations of the energy
-_ONE_LOW, _ONE_HIGH, _SEVERAL = np.float32(0.5), np.float32(1.5), np.float32(2.1)
+_ONE_LOW, _ONE_HIGH = np.float32(0.5), np.float32(1.5)
+_SEVERAL, _BOTH = np.float32(2.1), np.float32(1.5)
 _PEAK_FLOOR = np.float32(0.05)  # of the usual peak: what rises by less than 8 x 5 % is no spike
 _QUANTUM = np.float32(0.5)  # counts
 # A scale of 0 (no frame of ours has one) must not divide by zero.
@@ -88,5 +90,6 @@ def judge(cells: dict[str, Array], peaks: Array, valid: Array | None, usual: dic
     spread = np.maximum(samples * usual["power_dev"][hit], usual_power * np.sqrt(2 * samples))
     resolved = _ONE_LOW * least > _SURE * spread
     one[:, hit] = out[:, hit] & (excess <= _ONE_HIGH * most) & (excess + _SURE * spread >= _ONE_LOW * least) & resolved
-    shock[:, hit] = out[:, hit] & (excess - _SURE * spread > _SEVERAL * most)
+    several = np.where(up[:, hit] & down[:, hit], _BOTH, _SEVERAL)
+    shock[:, hit] = out[:, hit] & (excess - _SURE * spread > several * most)
     return Judged(score, out, shock, one & up, one & down, calm=False)
