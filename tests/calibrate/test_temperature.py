@@ -1,9 +1,8 @@
-"""Goals G1 to G3 and C2: temperature terms, and the rotation to the case."""
+"""Goals G1 to G3: temperature terms."""
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
-from triax_tools.calibrate import pose, rotation, simulate, temperature
+from triax_tools.calibrate import pose, simulate, temperature
 from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.model import intrinsic
 
@@ -82,35 +81,6 @@ def test_g3_outside_the_range_is_clamped_and_flagged():
     assert inside.tolist() == [15, 15, 30, 45, 30]
     assert flagged.tolist() == [True, False, False, True, True]
     assert terms.terms(inside)[0][3].tolist() == [15, 30, 45]
-
-
-def test_c2_rotation_from_two_named_faces(standard):
-    worst, total, covered = 0.0, [], 0
-    rng = np.random.default_rng(5)
-    faces = np.array([[0, 0, 1.0], [1.0, 0, 0]])
-    for _ in range(300):
-        turn = Rotation.from_rotvec(np.radians(rng.uniform(-5, 5, 3)))
-        placed = np.array([simulate.tilt(face, rng, 0.5) for face in faces])
-        found = rotation.case_rotation(turn.inv().apply(placed), faces, ("+Z", "+X"))
-        error = np.degrees((Rotation.from_matrix(found.matrix) * turn.inv()).as_rotvec())
-        worst = max(worst, np.abs(error).max())
-        total.append(np.linalg.norm(error))
-        covered += (np.abs(error) <= 2 * found.sd_deg).all()
-        assert not found.suspicious
-    assert worst <= 0.5
-    assert np.sqrt(np.mean(np.square(total))) <= 0.5
-    assert covered >= 0.95 * 300
-
-
-def test_c2_a_wrong_name_is_suspected_and_one_face_is_refused():
-    ups = np.array([[0, 0, 1.0], [1.0, 0, 0]])
-    found = rotation.case_rotation(ups, np.array([[0, 0, 1.0], [0, 1.0, 0]]), ("+Z", "+Y"))
-    assert found.suspicious
-    assert found.angle_deg == pytest.approx(90)
-    with pytest.raises(Refused, match="two faces"):
-        rotation.case_rotation(ups[:1], ups[:1], ("+Z",))
-    with pytest.raises(Refused, match="parallel or opposite"):
-        rotation.case_rotation(np.array([[0, 0, 1.0], [0, 0, -1.0]]), np.array([[0, 0, 1.0], [0, 0, -1.0]]), ("+Z", "-Z"))
 
 
 def test_terms_leave_the_nine_numbers_of_the_reference_temperature(standard):
