@@ -26,6 +26,7 @@ from triax_tools.calibrate.console import (
     load_document,
     now,
 )
+from triax_tools.calibrate.document import Document
 from triax_tools.calibrate.model import INTRINSIC_NAMES, STANDARD_G
 from triax_tools.calibrate.report import Report, table
 from triax_tools.calibrate.source import open_recording
@@ -116,13 +117,18 @@ def diff(
         rows.append((name.replace("_", " "), change, f"{found.sigmas[k]:+.1f}"))
     output.table("second - first", ("", "change", "standard errors"), rows)
     verdict = f"changed, most in {found.worst.replace('_', ' ')}" if found.changed else "no change beyond the stated errors"
-    output.say(f"F(9, {a.dof + b.dof}) = {found.statistic:.2f}, limit {found.limit:.2f} (99 %): {verdict}")
-    g_change = a.content["gravity"]["m_s2"] - b.content["gravity"]["m_s2"]
-    if abs(g_change) > 1e-3 * STANDARD_G / 10:
-        output.say(
-            "note: the two were made with different local gravity; the sensitivities carry its uncertainty besides.", "yellow"
-        )
-    made = Report("Two calibrations compared", not found.changed, {"first": first.name, "second": second.name, "verdict": verdict})
+    statistic = f"F(9, {a.dof + b.dof}) = {found.statistic:.2f}, limit {found.limit:.2f} (99 %)"
+    output.say(f"{statistic}: {verdict}")
+    told = {"first": _made(first, a), "second": _made(second, b), "all nine together": statistic, "verdict": verdict}
+    made = Report(f"Two calibrations of {b.identity.device or 'one unit'}", not found.changed, told)
     made.section("Changes", plots.diff_plot(found), table(("", "change", "standard errors"), rows))
+    if abs(a.content["gravity"]["m_s2"] - b.content["gravity"]["m_s2"]) > 1e-3 * STANDARD_G / 10:
+        note = "the two were made with different local gravity; the sensitivities carry its uncertainty besides."
+        output.say(f"note: {note}", "yellow")
+        made.text("To know", [note])
     facts = {"statistic": found.statistic, "limit": found.limit, "probability": found.probability, "sigmas": found.sigmas.tolist()}
     output.finish(not found.changed, {**facts, "worst": found.worst}, made, report or second.with_suffix(".diff.html"))
+
+
+def _made(path: Path, document: Document) -> str:
+    return f"{path.name}, made {document.content['created'][:10]}, {document.dof} degrees of freedom"

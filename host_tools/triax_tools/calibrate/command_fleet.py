@@ -28,13 +28,18 @@ from triax_tools.calibrate.console import (
     load_document,
     now,
 )
-from triax_tools.calibrate.document import Gate
+from triax_tools.calibrate.document import Document, Gate
 from triax_tools.calibrate.errors import BadInput, Refused
+from triax_tools.calibrate.gravity import Gravity
 from triax_tools.calibrate.model import Array
+from triax_tools.calibrate.recording import Recording
 from triax_tools.calibrate.report import Report, table
 from triax_tools.calibrate.source import open_recording
 
 __all__ = ["fleet", "temp"]
+
+_PER = ("C", "C^2", "C^3")
+Rows = list[tuple[str, ...]]
 
 
 @command
@@ -57,35 +62,48 @@ def temp(
     recordings = [open_recording(source, hints) for source in sources]
     for recording in recordings:
         held.check(recording.identity, now(), allow_expired=True)
-    page = report or out.with_suffix(".html")
     facts = {"base": base.name, "recordings": ", ".join(recording.name for recording in recordings)}
     made = Report(f"Temperature terms of {held.identity.device or base.name}", True, facts)
     if len(recordings) == 1:
-        ramp = temperatures.fit_ramp(recordings[0].temperature_c, recordings[0].counts, held.identity.scale_g)
-        terms, rows = ramp.temperature, _ramp_rows(ramp, held.identity.scale_g)
-        reference = _against(recordings[0].temperature_c, recordings[0].counts, ramp, held.identity.scale_g)
-        made.section("Against temperature", plots.ramp_plot(*reference))
-        document = documents.with_temperature(held, terms)
+        document, head, rows = _from_ramp(held, recordings[0], made)
     else:
-        found = [procedure.find_rests(recording) for recording in recordings]
-        means = np.concatenate([rests.means for rests in found])
-        warm = np.concatenate([_mean_temperatures(rests, rec.temperature_c) for rests, rec in zip(found, recordings, strict=True)])
         local = gravity_of(gravity, lat, height, recordings[0].gravity_m_s2 or float(held.content["gravity"]["m_s2"]))
-        result, terms, errors = temperatures.fit_temperatures(means, warm, local)
-        rows = _joint_rows(terms, errors, held.identity.scale_g)
-        digest = "+".join(recording.data_sha256[:16] for recording in recordings)
-        document = documents.build(
-            result, held.identity, now(), [], digest, temperature=terms, mean_temperature_c=terms.reference_c
-        )
-        output.table("calibration", ("", "value", "95 % interval", "from nominal"), intrinsic_rows(document))
+        document, head, rows = _from_sets(held, recordings, local, made, output)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(documents.dump(document))
+    terms = document.temperature
     span = f"{terms.low_c:.1f} to {terms.high_c:.1f} C, reference {terms.reference_c:.1f} C"
-    head = ("axis", "offset", "gain", "what it is")
     output.table(f"terms, {span}", head, rows)
     made.section("Terms", f"<p>{span}; outside, the nearest end is used and the result is flagged.</p>", table(head, rows))
     output.say(f"file: {out}")
-    output.finish(True, {"file": str(out), "temperature": document.content["temperature"]}, made, page)
+    told = {"file": str(out), "temperature": document.content["temperature"]}
+    output.finish(True, told, made, report or out.with_suffix(".html"))
+
+
+def _from_ramp(held: Document, recording: Recording, made: Report) -> tuple[Document, tuple[str, ...], Rows]:
+    """Offset terms from one pose; the report gets the ramp."""
+    scale_g = held.identity.scale_g
+    ramp = temperatures.fit_ramp(recording.temperature_c, recording.counts, scale_g)
+    made.section("Against temperature", plots.ramp_plot(*_against(recording.temperature_c, recording.counts, ramp, scale_g)))
+    return documents.with_temperature(held, ramp.temperature), ("axis", "offset", "what it is"), _ramp_rows(ramp, scale_g)
+
+
+def _from_sets(
+    held: Document, recordings: list[Recording], local: Gravity, made: Report, output: Output
+) -> tuple[Document, tuple[str, ...], Rows]:
+    """A joint fit of captures at several temperatures; the report gets its numbers and residuals."""
+    found = [procedure.find_rests(recording) for recording in recordings]
+    means = np.concatenate([rests.means for rests in found])
+    warm = np.concatenate([_mean_temperatures(rests, rec.temperature_c) for rests, rec in zip(found, recordings, strict=True)])
+    result, terms, errors = temperatures.fit_temperatures(means, warm, local)
+    digest = "+".join(recording.data_sha256[:16] for recording in recordings)
+    document = documents.build(result, held.identity, now(), [], digest, temperature=terms, mean_temperature_c=terms.reference_c)
+    head = ("", "value", "95 % interval", "from nominal")
+    output.table("calibration", head, intrinsic_rows(document))
+    made.section(f"Nine intrinsic numbers at {terms.reference_c:.1f} C", table(head, intrinsic_rows(document)))
+    scatter = f"<p>{result.rms_g * 1e6:.1f} ug rms of local g with {result.dof} degrees of freedom.</p>"
+    made.section("Residuals", scatter, plots.check_plot(result.residual_g, np.full(len(means), result.sigma_g)))
+    return document, ("axis", "offset", "gain"), _joint_rows(terms, errors, held.identity.scale_g)
 
 
 def _mean_temperatures(rests: procedure.Rests, celsius: Array) -> Array:
@@ -94,26 +112,25 @@ def _mean_temperatures(rests: procedure.Rests, celsius: Array) -> Array:
     return np.array([np.nanmean(celsius[r.start : r.stop]) for r in rests.kept])
 
 
-def _ramp_rows(ramp: temperatures.Ramp, scale_g: float) -> list[tuple[str, ...]]:
+def _ramp_rows(ramp: temperatures.Ramp, scale_g: float) -> Rows:
     scale = scale_g * 1e6
     return [
-        ("xyz"[k], f"{ramp.slope[k] * scale:+.2f} +- {1.96 * ramp.slope_sd[k] * scale:.2g} ug/C", "", ramp.meaning[k])
-        for k in range(3)
+        ("xyz"[k], f"{ramp.slope[k] * scale:+.2f} +- {1.96 * ramp.slope_sd[k] * scale:.2g} ug/C", ramp.meaning[k]) for k in range(3)
     ]
 
 
-def _joint_rows(terms: temperatures.Temperature, errors: dict[str, Array], scale_g: float) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = []
+def _joint_rows(terms: temperatures.Temperature, errors: dict[str, Array], scale_g: float) -> Rows:
+    rows: Rows = []
     for k in range(3):
         offset = ", ".join(
-            f"{t[k] * scale_g * 1e6:+.3g} +- {1.96 * e[k] * scale_g * 1e6:.2g} ug/C^{n + 1}"
+            f"{t[k] * scale_g * 1e6:+.3g} +- {1.96 * e[k] * scale_g * 1e6:.2g} ug/{_PER[n]}"
             for n, (t, e) in enumerate(zip(terms.offset, errors["offset"], strict=True))
         )
         gain = ", ".join(
-            f"{t[k] * 1e6:+.3g} +- {1.96 * e[k] * 1e6:.2g} ppm/C^{n + 1}"
+            f"{t[k] * 1e6:+.3g} +- {1.96 * e[k] * 1e6:.2g} ppm/{_PER[n]}"
             for n, (t, e) in enumerate(zip(terms.gain, errors["gain"], strict=True))
         )
-        rows.append(("xyz"[k], offset or "none", gain or "none", "offset and gain told apart"))
+        rows.append(("xyz"[k], offset or "none", gain or "none"))
     return rows
 
 
@@ -134,7 +151,7 @@ def _against(celsius: Array, counts: Array, ramp: temperatures.Ramp, scale_g: fl
 _ORDER = {"drift, and offset or tilt": 0, "drift": 1, "unusable": 2, "offset or tilt": 3, "steady": 4}
 
 
-def _fleet_rows(found: list[drift.DeviceDrift]) -> list[tuple[str, ...]]:
+def _fleet_rows(found: list[drift.DeviceDrift]) -> Rows:
     """Worst first."""
     listed = sorted(found, key=lambda d: (_ORDER[d.verdict], -abs(d.along_g) if np.isfinite(d.along_g) else 0.0))
     return [

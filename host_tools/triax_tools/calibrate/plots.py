@@ -39,9 +39,9 @@ _STYLE: Any = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "axes.edgecolor": _MUTED,
-    "legend.frameon": False,
 }
 _WIDTH = 8.6  # inches: the report's column
+_FAR = 3.0  # standard errors: a mark for the eye; the verdict is that of all nine together
 _POINTS = 4000  # of a line in a plot: more than a screen has
 
 
@@ -92,6 +92,8 @@ def check_plot(residual_g: Array, expected_g: Array) -> str:
     axes.axhline(0, color=_MUTED, lw=0.8)
     axes.bar(x, 4e6 * expected_g, 0.9, bottom=-2e6 * expected_g, color=_MUTED, alpha=0.2, label="expected, 2 sd")
     axes.plot(x, residual_g * 1e6, "o", ms=4, color="#2471a3", label="found")
+    axes.use_sticky_edges = False
+    axes.margins(y=0.08)
     axes.set_xlabel("rest")
     axes.set_ylabel("|a| - 1, ug of local g")
     axes.legend(ncols=2, fontsize=8)
@@ -210,9 +212,8 @@ def ramp_plot(temperature_c: Array, offset_mg: Array, model_c: Array, model_mg: 
         axes.plot(temperature_c, offset_mg[:, k], ".", ms=3, color=colour, label="xyz"[k])
         axes.plot(model_c, model_mg[:, k], color=colour, lw=1)
     axes.set_xlabel("C")
-    axes.set_ylabel("change, mg of local g")
-    axes.legend(ncols=3, fontsize=8)
-    axes.set_title("Against temperature", loc="left", fontsize=10)
+    axes.set_ylabel("change, mg")
+    axes.legend(ncols=3, fontsize=8, markerscale=2)
     return _svg(figure)
 
 
@@ -233,12 +234,14 @@ def response_plot(found: Sequence[Response]) -> str:
 def diff_plot(found: Difference) -> str:
     """Change of each of the nine numbers in its standard errors."""
     figure, axes = _figure(height=2.8)
-    colours = ["#c0392b" if abs(s) > 3 else "#2471a3" for s in found.sigmas]
+    colours = ["#c0392b" if abs(s) > _FAR else "#2471a3" for s in found.sigmas]
     axes.barh(range(9), found.sigmas, color=colours)
     axes.set_yticks(range(9), [name.replace("_", " ") for name in INTRINSIC_NAMES])
     axes.invert_yaxis()
     axes.axvline(0, color=_MUTED, lw=0.8)
-    axes.set_xlabel("change / standard error")
+    for sign in (-1, 1):
+        axes.axvline(sign * _FAR, color="#c0392b", lw=0.8, ls="--")
+    axes.set_xlabel(f"change / standard error (dashed: {_FAR:g})")
     return _svg(figure)
 
 

@@ -22,7 +22,7 @@ h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid #e3e8ec;padding-
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:14px}
 th{text-align:left;color:#66788a;font-weight:600;vertical-align:top}
 th,td{padding:.3rem .7rem .3rem 0;border-bottom:1px solid #eef1f3;vertical-align:top}
-.facts th{width:15rem}
+td+td,th+th{padding-left:.9rem}.facts th{width:15rem}
 td.n,th.n{text-align:right;white-space:nowrap}ul{margin:.3rem 0;padding-left:1.2rem}li{margin:.2rem 0}
 svg{width:100%;height:auto;display:block;margin:.5rem 0}.note{color:#66788a;font-size:13px}
 footer{color:#8395a7;font-size:12px;margin-top:2rem}
