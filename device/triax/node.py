@@ -140,7 +140,10 @@ class Node:
         if self._time_server is not None:
             if self._time_server.due():
                 self._expect_block()
+            exchanges = self._time_server.exchanges
             self._time_server.step()
+            if self._time_server.exchanges != exchanges:
+                self._utc_due = self._seconds  # each one narrows what is known
         if elapsed(self.now_ms, self._second_ms) >= 1000:
             self._second_ms = self.now_ms
             self._seconds += 1

@@ -1,7 +1,8 @@
 """UTC from the network, for nodes whose system keeps none: a clock that asks a time server and never sets anything.
 
 `step()` is called every round of the loop, so that an answer is stamped when it comes; the time that a round takes is part of the
-round trip, and so of the error that is told. Servers are asked in turn until one answers what can be believed.
+round trip, and so of the error that is told. Servers are asked in turn until one answers what can be believed. What is known is
+the last exchange; triax.utc joins it with those before.
 """
 
 from triax import sntp
@@ -17,7 +18,10 @@ except ImportError:
 
 _TICKS = const(0x3FFFFFFF)
 _PORT = const(123)
-_PERIOD_US = const(256000000)  # a crystal of 20 ppm drifts by 5 ms meanwhile; servers ask for no less than 64 s
+_FIRST = const(8)  # so many exchanges follow quickly: where delays vary, the least of each way makes the bound
+_FIRST_PERIOD_US = const(16000000)  # RFC 4330, 10: never less than 15 s
+_PERIOD_US = const(64000000)
+_REBASE_US = const(256000000)  # ticks wrap after 17.9 minutes
 _FIRST_RETRY_US = const(4000000)
 _LONGEST_RETRY_US = const(128000000)
 _PATIENCE_US = const(2000000)
@@ -58,7 +62,7 @@ class TimeServer:
             self._listen()
         elif self._since(self._asked) >= self._wait_us:
             self._ask()
-        if self._utc_us >= 0 and self._since(self._base) > _PERIOD_US:
+        if self._utc_us >= 0 and self._since(self._base) > _REBASE_US:
             self._rebase()
 
     def utc_us(self):
@@ -104,7 +108,7 @@ class TimeServer:
         self.exchanges += 1
         self.reason = ""
         self._nonce = b""
-        self._wait_us = _PERIOD_US
+        self._wait_us = _PERIOD_US if self.exchanges >= _FIRST else _FIRST_PERIOD_US
         self._retry_us = _FIRST_RETRY_US
 
     def _failed(self, reason: str) -> None:

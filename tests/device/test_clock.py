@@ -85,11 +85,25 @@ class Polls:
         return struct.unpack_from("<f", self.buffer, frame.RATE_HZ)[0]
 
 
-def sntp(polls):
+def lopsided(polls):
     """An exchange over a path whose two ways differ by a share that the run keeps, from all there to all back: the error is up to
     half of the round trip, and that is what the node knows."""
-    trip_us = polls.rng.uniform(3000, 12_000)
-    utc = UTC_AT_BOOT + polls.now_us + (polls.asymmetry - 0.5) * trip_us
+    exchange(polls, polls.asymmetry, polls.rng.uniform(3000, 12_000))
+
+
+def changing(polls):
+    """The share is another one each time."""
+    exchange(polls, polls.rng.random(), polls.rng.uniform(3000, 12_000))
+
+
+def queued(polls):
+    """Each way has a queue of its own."""
+    there, back = polls.rng.expovariate(1 / 2000), polls.rng.expovariate(1 / 2000)
+    exchange(polls, there / (there + back), there + back)
+
+
+def exchange(polls, share, trip_us):
+    utc = UTC_AT_BOOT + polls.now_us + (share - 0.5) * trip_us
     polls.clock.set_utc(polls.ticks(polls.now_us), round(utc), int(trip_us / 2) + 2)
 
 
@@ -110,32 +124,37 @@ def test_rate_and_spacing_after_a_minute(odr_hz, fifo_sets):
         assert max(abs(time - true) for true, time, _ in polls.frames) < 1000 + 1e6 / odr_hz
 
 
-def test_utc_within_its_bound_always_and_the_bound_is_no_excuse():
+def utc_of_runs(seeds, seconds, sync):
+    """Median bound over median error of all frames of these runs; each bound must hold."""
     errors, bounds = [], []
-    for seed in range(24):
-        polls = Polls(seed, *PARTS[seed % 3], crystal_ppm=random.Random(seed).uniform(-20, 20))
-        polls.run(50, sync=sntp)
+    for seed in seeds:
+        polls = Polls(seed, *PARTS[seed % 4], crystal_ppm=random.Random(seed).uniform(-20, 20))
+        polls.run(seconds, sync=sync)
         for true, time, bound in polls.frames:
             if bound != 0xFFFFFFFF:
                 errors.append(abs(time - UTC_AT_BOOT - true))
                 bounds.append(bound)
                 assert errors[-1] <= bound
-    assert statistics.median(bounds) <= 3 * statistics.median(errors)
+        if seconds >= 60:
+            assert polls.rate_hz() == pytest.approx(polls.true_hz / polls.crystal, rel=5e-6)
+    return statistics.median(bounds) / statistics.median(errors)
+
+
+def test_utc_within_its_bound_always_and_the_bound_is_no_excuse():
+    assert utc_of_runs(range(40), 50, lopsided) <= 3
+
+
+@pytest.mark.parametrize("sync", [changing, queued])
+def test_utc_within_its_bound_whatever_the_two_ways_do(sync):
+    utc_of_runs(range(8), 50, sync)
 
 
 @pytest.mark.slow
-def test_utc_within_its_bound_in_many_runs():
-    errors, bounds = [], []
-    for seed in range(1000, 1300):
-        polls = Polls(seed, *PARTS[seed % 4], crystal_ppm=random.Random(seed).uniform(-20, 20))
-        polls.run(60, sync=sntp)
-        assert polls.rate_hz() == pytest.approx(polls.true_hz * (1 / polls.crystal), rel=5e-6)
-        for true, time, bound in polls.frames:
-            if bound != 0xFFFFFFFF:
-                errors.append(abs(time - UTC_AT_BOOT - true))
-                bounds.append(bound)
-    assert all(e <= b for e, b in zip(errors, bounds, strict=True))
-    assert statistics.median(bounds) <= 3 * statistics.median(errors)
+@pytest.mark.parametrize("sync", [lopsided, changing, queued])
+def test_utc_within_its_bound_in_many_runs(sync):
+    """The factor has a floor: ways of independent delays d, e tell an interval of (d + e) / 2 and an error of (d - e) / 2, so one
+    exchange alone gives 2.4 where they are exponential and 3.4 where they are uniform from 0."""
+    assert utc_of_runs(range(1000, 1200), 60, sync) <= 3
 
 
 def test_ticks_wrap_and_hours_pass():
@@ -173,8 +192,13 @@ def test_nothing_leaves_31_bits(monkeypatch):
         for _ in range(70):
             polls.now_us += 6_000_000
             polls.poll()
-        polls.clock.utc.set(1_700_000_000_000_000, 5000)
-        polls.clock.utc._error, polls.clock.utc._age = Small(5000), Small(0)
+        utc = polls.clock.utc
+        utc._age = utc._age_us = 0  # `set` may use large ints
+        for offset in (0, 300, 500):
+            utc.set(1_700_000_000_000_000 + offset, 5000)
+            utc.pass_time(16_000_000)
+        for name in ("_error", "_age", "_age_us", "_crystal", "_rate", "_rate_error", "_lag"):
+            setattr(utc, name, Small(getattr(utc, name)))
         for _ in range(16):  # dead
             polls.now_us += 60_000_000
             clock.advance(polls.ticks(polls.now_us))
@@ -197,7 +221,7 @@ def test_clock_fix_puts_frames_without_utc_on_the_right_time():
     polls = Polls(7, crystal_ppm=15)
     polls.run(5)
     early = list(polls.frames)
-    sntp(polls)
+    lopsided(polls)
     offset, error = polls.clock.fix()
     assert polls.clock.has_utc()
     for true, time, bound in early:
