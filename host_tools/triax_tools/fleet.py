@@ -66,7 +66,7 @@ def run(
     if shard is not None:
         _shard(chosen, external, directory, shard, start)
         return
-    conclude(measure(chosen, directory, stack, way, external, port, json, stream), json)
+    conclude(measure(chosen, directory, stack, way, external, port, json, stream or chosen.planting.each > 0), json)
 
 
 def _shard(scenario: Scenario, external: dict[str, str], directory: Path, shard: str, start: str | None) -> None:

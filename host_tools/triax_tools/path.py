@@ -15,6 +15,7 @@ __all__ = ["path"]
 
 # Hop, and the stage whose account says what it holds.
 _HOPS = {"kafka": "", "postgres": "sinks.timescale", "lake": "sinks.lake", "redis": "sinks.redis"}
+_GROUPS = {"runner": "triax-stream", "flink": "triax-stream-flink"}
 _FRONTS = 2  # behind the balancer of the local profile
 
 
@@ -52,7 +53,10 @@ def path(
             tuple(_HOPS),
             lambda: [*stack.status(), *pipeline.supervisor.status()],
             hands_of(stack, pipeline.supervisor),
-            {hop: [_metrics(pipeline, stage) for stage in ([name] if name else pipeline.way_in)] for hop, name in _HOPS.items()},
+            metrics={
+                hop: [_metrics(pipeline, stage) for stage in ([name] if name else pipeline.way_in)] for hop, name in _HOPS.items()
+            },
+            stream_group=_GROUPS[engine] if engine else "",
         )
 
 

@@ -2,6 +2,7 @@
 
     for rows in hops.postgres(settings): ...        kafka, postgres, lake: arrays of HOP
     hops.redis(settings)                            {device: (boot, sequence)}
+    hops.kafka_events(settings, since), hops.events(settings, since)     the bytes of each Event in Kafka, in the database
     hops.dead(settings)                             (cause, stage, HOP row or None) of each dead frame
 
 A hop repeats a frame that it holds more than once. The lake is read verbatim; `once` removes what was stored twice.
@@ -25,7 +26,7 @@ from triax_backend.settings import Settings
 from triax_backend.sinks import iceberg, lake_rows, rows
 from triax_backend.sinks import redis as latest
 
-__all__ = ["dead", "kafka", "kafka_records", "lake", "once", "postgres", "redis"]
+__all__ = ["dead", "events", "kafka", "kafka_events", "kafka_records", "lake", "once", "postgres", "redis"]
 
 Array = np.ndarray[Any, Any]
 
@@ -59,6 +60,18 @@ def kafka_records(found: list[Record]) -> Iterator[Array]:
     offsets = np.array([r.offset for r in found], np.int64)
     for group in unpack(found).groups:
         yield _hop(group.frames, _proved(group), received[group.record], (offsets[group.record] << 20) + group.place)
+
+
+def kafka_events(settings: Settings, since_us: int) -> set[bytes]:
+    """Messages in triax.events.v1 up to its end as of now. Raises scan.KafkaSilent."""
+    return {record.value for found in scan.records(settings, names.EVENTS, None, since_us) for record in found}
+
+
+def events(settings: Settings, since_us: int) -> list[bytes]:
+    """Messages of the table `events`, received since. Raises psycopg.Error."""
+    with psycopg.connect(settings.postgres) as connection:
+        query = "SELECT message FROM events WHERE received >= triax_utc(%s) ORDER BY time"
+        return [bytes(row[0]) for row in connection.execute(query, (since_us,))]
 
 
 def postgres(settings: Settings, since_us: int | None = None) -> Iterator[Array]:

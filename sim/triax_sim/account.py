@@ -10,6 +10,7 @@ from triax_backend import hops
 
 from triax_sim import ledger as ledgers
 from triax_sim.bulk import device_ids
+from triax_sim.diagnosis import diagnose
 from triax_sim.expect import Expectation, judge_self_test, reserved_places, split_findings
 from triax_sim.generated import Generated, by_second, health, merged, resent
 from triax_sim.histogram import Histogram
@@ -174,9 +175,12 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
     if "redis" in system.hops:
         present = found["kafka"].seen > 0 if "kafka" in found else found["mqtt"].seen > 0
         redis = behind(emitted, present, hops.redis(system.settings))
+    if scenario.planting.each:
+        say("waiting for the stream")
+    findings = diagnose(scenario, system, made.start_us, np.unique(emitted.rows["boot"]).tolist())
     histograms = merged(made.stats)
     seconds, worst = by_second(emitted, made.start_us, scenario)
-    evidence = _evidence(scenario, made, results, found, histograms, worst, self_test, redis)
+    evidence = _evidence(scenario, made, results, found, histograms, worst, self_test, redis, findings)
     verdict = judge(scenario.gates, evidence)
     data = {
         "verdict": verdict.verdict,
@@ -187,6 +191,7 @@ def account(scenario: Scenario, system: System, made: Generated, say: Say = lamb
         "hops": {"emitted": _emitted(emitted, reserved), **results},
         "faults": explain.table(made.faults, found.get("kafka"), reserved),
         "self_test": self_test,
+        "findings": findings,
         "planted": revealed["planted"] if revealed else [],
         "generator": health(made, histograms),
         "machine": made.cpu,
@@ -222,6 +227,7 @@ def _evidence(
     worst: float,
     self_test: dict[str, Any] | None,
     redis: list[dict[str, Any]] | None,
+    findings: dict[str, Any] | None,
 ) -> Evidence:
     lateness = histograms.get("lateness", Histogram())
     return Evidence(
@@ -236,6 +242,7 @@ def _evidence(
         memory_bytes=made.memory_bytes,
         redis_behind=None if redis is None else len(redis),
         self_test=self_test,
+        findings=findings,
         sealed=self_test is None or self_test["seal_holds"],
         faults_failed=[f"{entry['what']}: {entry['error']}" for entry in made.faults if "error" in entry],
     )

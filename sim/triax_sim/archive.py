@@ -12,7 +12,7 @@ from typing import Any
 from triax_sim.faults import Fault
 from triax_sim.generated import Generated
 from triax_sim.plan import BadPlan, Cohort, LifeEvent
-from triax_sim.scenario import Gates, Scenario, Tampering
+from triax_sim.scenario import Gates, Planting, Scenario, Tampering
 
 __all__ = ["load", "merge", "save"]
 
@@ -28,6 +28,7 @@ def scenario_of(data: dict[str, Any]) -> Scenario:
             "events": tuple(LifeEvent(**item) for item in data["events"]),
             "faults": tuple(Fault(**item) for item in data["faults"]),
             "tampering": Tampering(**data["tampering"]),
+            "planting": Planting(**data["planting"]),
             "gates": Gates(**data["gates"]),
         }
         known = {f.name for f in fields(Scenario)}

@@ -51,6 +51,7 @@ def write(directory: Path, found: Account, data: dict[str, Any]) -> None:
         "host": data["host"],
         "self_test": data["self_test"],
         "planted": data["planted"],
+        "findings": data["findings"],
         "hops": {
             name: {k: hop[k] for k in ("frames", "missing", "repeated", "unexplained_missing", "unexplained_repeated")}
             for name, hop in data["hops"].items()

@@ -11,7 +11,22 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Motion", "drift", "drop", "handling", "impacts", "mix", "shift", "sine", "spike", "still", "uniform"]
+__all__ = [
+    "Array",
+    "Motion",
+    "after",
+    "drift",
+    "drop",
+    "handling",
+    "impacts",
+    "mix",
+    "shift",
+    "shock",
+    "sine",
+    "spike",
+    "still",
+    "uniform",
+]
 
 Array = npt.NDArray[np.float64]
 Motion = Callable[[Array], Array]
@@ -161,6 +176,26 @@ def spike(at_s: float, peak_g: float, width_s: float = 0.001, axis: Axis = UP) -
         return _along(peak_g * _half_sine(t - at_s, width_s), axis)
 
     return motion
+
+
+def shock(at_s: float, peak_g: float, axis: Axis = UP, ring_hz: float = 1500.0, decay_s: float = 0.002) -> Motion:
+    """One blow that rings and dies away; its first swing reaches `peak_g`. To be added to other motion."""
+    swing_s = np.arctan(2 * np.pi * ring_hz * decay_s) / (2 * np.pi * ring_hz)  # of the largest value of exp(-t/d) sin(wt)
+    largest = float(np.exp(-swing_s / decay_s) * np.sin(2 * np.pi * ring_hz * swing_s))
+
+    def motion(t: Array) -> Array:
+        return _along(peak_g / largest * _ring(t - at_s, ring_hz, decay_s), axis)
+
+    return motion
+
+
+def after(at_s: float, motion: Motion) -> Motion:
+    """A motion that begins at `at_s` and is nothing before. To be added to other motion."""
+
+    def begun(t: Array) -> Array:
+        return np.where((t >= at_s)[:, None], motion(t), 0.0)
+
+    return begun
 
 
 def shift(at_s: float, step_g: Axis) -> Motion:

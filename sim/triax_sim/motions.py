@@ -5,14 +5,14 @@ from functools import cache
 
 from triax_proto.frame import VALUES
 
-from triax_sim.bulk import PARTS, Bank
+from triax_sim.bulk import PARTS, Bank, Part
 from triax_sim.plan import BadPlan
-from triax_sim.scenes import NAMES, scene
-from triax_sim.sensor import Sensor, typical
+from triax_sim.planted import unit
+from triax_sim.scenes import NAMES
 
-__all__ = ["VARIANTS", "bank", "check"]
+__all__ = ["FRAMES", "VARIANTS", "bank", "check", "part_at"]
 
-_FRAMES = 32  # 3.2 s of motion a bank, then again from the start
+FRAMES = 32  # 3.2 s of motion a bank, then again from the start
 VARIANTS = 4  # machines and units of each motion, so that a cohort does not move in step
 
 
@@ -24,16 +24,15 @@ def check(part: str, motion: str) -> None:
         raise BadPlan(f"there is no motion {motion!r}; there are {', '.join(NAMES)}")
 
 
-@cache
-def bank(part_name: str, motion: str, frame_hz: float, seed: int) -> Bank:
-    """Templates of one unit in one motion. `frame_hz` 0: the decimation of design.md 3.1, else the one nearest to that rate.
-
-    Raises BadPlan.
-    """
-    check(part_name, motion)
+def part_at(part_name: str, frame_hz: float) -> Part:
+    """A part with the decimation of design.md 3.1 (`frame_hz` 0), else the one nearest to that rate."""
     part = PARTS[part_name]
-    if frame_hz:
-        part = replace(part, decimation=max(1, round(part.odr_hz / (VALUES * frame_hz))))
-    sensor = Sensor(scene(motion, seed), typical(part_name, seed), seed)
-    sensor.begin(0, 0.0, part.odr_hz, 1 / part.scale_g, part.clip_low, part.clip_high)
-    return Bank(part, sensor, _FRAMES)
+    return replace(part, decimation=max(1, round(part.odr_hz / (VALUES * frame_hz)))) if frame_hz else part
+
+
+@cache
+def bank(part_name: str, motion: str, frame_hz: float, seed: int, frames: int = FRAMES) -> Bank:
+    """Templates of one unit in one motion. Raises BadPlan."""
+    check(part_name, motion)
+    part = part_at(part_name, frame_hz)
+    return Bank(part, unit(part, motion, seed), frames)

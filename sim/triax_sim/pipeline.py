@@ -76,6 +76,8 @@ class System:
     hands: Mapping[str, Hand] = field(default_factory=dict)
     metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
     mqtt_unix: str = ""
+    # Kafka group of the stream that makes features and events; empty: there is none.
+    stream_group: str = ""
 
     def mqtt(self) -> tuple[str, int]:
         """Host and port of the MQTT server."""

@@ -13,9 +13,10 @@ from triax_proto.names import device_text
 from triax_proto.v1.device_pb2 import DeviceInfo, Status
 
 from triax_sim import packet
-from triax_sim.bulk import OLD_SCHEMA_CUT, PARTS, Layout, device_ids
-from triax_sim.motions import VARIANTS, bank
+from triax_sim.bulk import OLD_SCHEMA_CUT, PARTS, Bank, Layout, device_ids
+from triax_sim.motions import FRAMES, VARIANTS, bank, part_at
 from triax_sim.plan import BadPlan, Cohort, Plan
+from triax_sim.planted import ONCE, Planted, sick_bank
 
 __all__ = ["NEVER", "Population", "indices"]
 
@@ -24,6 +25,7 @@ Array = np.ndarray[Any, Any]
 NEVER = np.iinfo(np.int64).max // 4
 _TIME_ERROR_US = 500  # what a node on the same network as its time server claims
 _CONFIG = 1
+_LONG_BANK = 128  # frames of a bank where findings are judged: more of what is healthy
 
 
 def indices(cohort: Cohort, process: int, processes: int) -> Array:
@@ -65,16 +67,51 @@ class Population:
 
     def _layouts(self, cohorts: Sequence[Cohort]) -> None:
         """One layout for each (QoS, schema) in use; templates of all banks in each."""
-        banks = [bank(c.part, c.motion, c.frame_hz, self.plan.seed + n) for c in cohorts for n in range(VARIANTS)]
-        mine = self.cohort * VARIANTS + (_spread(self.device, 6) * VARIANTS).astype(np.int64)
+        frames = _LONG_BANK if "planted" in self.plan.options else FRAMES
+        banks = [bank(c.part, c.motion, c.frame_hz, self.plan.seed + n, frames) for c in cohorts for n in range(VARIANTS)]
+        variant = (_spread(self.device, 6) * VARIANTS).astype(np.int64)
+        mine = self.cohort * VARIANTS + variant
+        sick = self._sick_banks(cohorts, variant)
+        banks += sick
         keys = [(c.qos, c.old_schema) for c in cohorts]
         self.kinds = sorted(set(keys))
         self.kind = np.array([self.kinds.index(key) for key in keys])[self.cohort]
         self.layouts = [Layout(banks, OLD_SCHEMA_CUT if old else 0) for _, old in self.kinds]
         self._bank_first, self._bank_count = self.layouts[0].first[mine], self.layouts[0].count[mine]
         self._bank_shift = (_spread(self.device, 1) * self._bank_count).astype(np.int64)
+        self._sick_first[self._sick], self._sick_count[self._sick] = (
+            values[len(banks) - len(sick) :] for values in (self.layouts[0].first, self.layouts[0].count)
+        )
         self.samples = np.array([b.part.samples for b in banks], np.int64)[mine]
         self._odr_hz = np.array([b.part.odr_hz for b in banks])[mine]
+
+    def _sick_banks(self, cohorts: Sequence[Cohort], variant: Array) -> list[Bank]:
+        """Frames of the devices with a planted fault, from its first frame on (`_sick_at`), each device's own."""
+        faults = [Planted(**item) for item in self.plan.options.get("planted", ())]
+        place = {index: d for d, index in enumerate(self.index.tolist())}
+        mine = [fault for fault in faults if fault.index in place]
+        self._sick = np.array([place[fault.index] for fault in mine], np.int64)
+        self._sick_at = np.full(self.count, NEVER)
+        self._sick_at[self._sick] = [fault.frame for fault in mine]
+        self._sick_first, self._sick_count = np.zeros((2, self.count), np.int64)
+        self._sick_once = np.zeros(self.count, bool)
+        self._sick_once[self._sick] = [fault.kind in ONCE for fault in mine]
+        out = []
+        for fault, d in zip(mine, self._sick.tolist(), strict=True):
+            cohort = cohorts[self.cohort[d]]
+            part = part_at(cohort.part, cohort.frame_hz)
+            frames = int(self.plan.duration_s * part.odr_hz / part.samples) + 1
+            out.append(sick_bank(fault, part, cohort.motion, self.plan.seed + int(variant[d]), frames))
+        return out
+
+    def _template(self, who: Array, number: Array) -> Array:
+        """Row of the layouts that holds the payload of frames."""
+        out = self._bank_first[who] + (self._bank_shift[who] + number) % self._bank_count[who]
+        if not len(self._sick):
+            return np.asarray(out)
+        since, count = number - self._sick_at[who], self._sick_count[who]
+        sick = (since >= 0) & ((since < count) | ~self._sick_once[who])
+        return np.where(sick, self._sick_first[who] + since % np.maximum(count, 1), out)
 
     def _clocks(self) -> None:
         normal = np.random.default_rng(self.plan.seed).standard_normal(1 << 16)  # the same for a device whatever its process
@@ -178,8 +215,7 @@ class Population:
         fields["first_sample"] = sequence * self.samples[who]
         time = self._start_us[s, who] + self._clock_us[s, who]
         fields["time_us"] = time + np.rint(passed * self.period_us[who]).astype(np.int64)
-        template = self._bank_first[who] + (self._bank_shift[who] + number) % self._bank_count[who]
-        return self.layouts[kind].build(template, self._own_sum[kind][who], fields)
+        return self.layouts[kind].build(self._template(who, number), self._own_sum[kind][who], fields)
 
     def checksums(self, who: Array, number: Array) -> Array:
         """Checksums of any frames."""

@@ -95,6 +95,7 @@ class Report:
             "<h2>Gates</h2>",
             self._checks(),
             self._faults(),
+            self._findings(),
             self._self_test(),
             *self._plots(),
             "<h2>Cost</h2>",
@@ -155,6 +156,28 @@ class Report:
             rows.append([done, lost, cost[0], fault["may_repeat"], cost[1], fault["why"]])
         head = ["what happened", "may lose", "lost", "may repeat", "repeated at Kafka", "why"]
         return "<h2>Faults: what each may cost, and did</h2>" + _table(head, rows)
+
+    def _findings(self) -> str:
+        found = self.data["findings"]
+        if not found:
+            return ""
+        rows = []
+        for kind, row in found["kinds"].items():
+            until = "" if row["windows_until"] is None else row["windows_until"]
+            rows.append([kind, *(row[key] for key in ("planted", "found", "recall", "events", "wrong", "precision")), until])
+        bad = [row["found"] < row["planted"] or row["wrong"] > 0 for row in found["kinds"].values()]
+        named = [["missed", m["kind"], f"device {m['index']}", m["axis"], m["frame"], m["size"]] for m in found["missed"]]
+        named += [["wrong", w["kind"], w["device"], w["axis"], w["sequence"], ""] for w in found["wrong"]]
+        out = (
+            f"<h2>Planted faults: what the stream found</h2><p>In {found['devices']:,} devices. An event is right if its device "
+            "has that fault, on that axis, and it came in time; every other event of these kinds is wrong. Glitches that raised a "
+            f"spike: {found['spikes_of_glitches']}.</p>"
+            + _table(["kind", "planted", "found", "recall", "events", "wrong", "precision", "median windows until"], rows, bad)
+        )
+        if named:
+            table = _table(["", "kind", "device", "axis", "frame", "size"], named)
+            out += f"<details><summary>{len(named)} by name</summary>{table}</details>"
+        return out
 
     def _self_test(self) -> str:
         test = self.data["self_test"]

@@ -10,6 +10,7 @@ cpu, verdict; and `devices` (EUI-64 as text, in the order of `ages`) in the firs
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -76,6 +77,7 @@ class Run:
         self._start_us = 0
         self._seconds: list[dict[str, Any]] = []
         self._peak_bytes = 0
+        self._planted = {"planted": [asdict(fault) for fault in scenario.planted]} if scenario.planting.each else {}
         directory.mkdir(parents=True, exist_ok=True)
         _clear(directory)
 
@@ -106,7 +108,7 @@ class Run:
             slot_ms=scenario.slot_ms,
             wait=True,
             events=tuple(e for e in scenario.events if not e.cohort or e.cohort in {c.name for c in cohorts}),
-            options={"recording": scenario.recording},
+            options={"recording": scenario.recording} | self._planted,
         )
 
     def _start(self) -> None:

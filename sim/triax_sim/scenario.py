@@ -5,6 +5,7 @@
 [[event]]    kind ("outage", "reboot", "reconnect", "clock_step"), at_s, for_s, cohort, share
 [[fault]]    kind ("link_cut", "process_kill", ...), at_s, for_s, target
 [tamper]     devices, each: errors of each kind planted on devices of their own, in every run
+[plant]      each: faults of each kind (triax_sim.planted) that the stream has to find, on devices drawn from all cohorts
 [gates]      what the verdict asks for
 """
 
@@ -17,8 +18,9 @@ from typing import Any
 from triax_sim.faults import FAULTS, Fault
 from triax_sim.motions import check
 from triax_sim.plan import EVENTS, BadPlan, Cohort, LifeEvent, check_cohort
+from triax_sim.planted import KINDS, Planted, plant
 
-__all__ = ["Gates", "Scenario", "Tampering", "load", "parse"]
+__all__ = ["Gates", "Planting", "Scenario", "Tampering", "load", "parse"]
 
 TARGETS = ("mqtt", "kafka", "postgres", "s3", "redis", "bridge", "ingest", "timescale", "lake", "redis-sink", "stream")
 RESERVED = "reserved"
@@ -34,6 +36,13 @@ class Tampering:
 
 
 @dataclass(frozen=True)
+class Planting:
+    """Faults of machines and sensors for the stream to find: `each` of every kind, one a device; 0: none."""
+
+    each: int = 0
+
+
+@dataclass(frozen=True)
 class Gates:
     """What a run must show. FAIL: the path did not hold it. INVALID: generator, clock or checker was not good enough."""
 
@@ -46,6 +55,9 @@ class Gates:
     postgres_p99_ms: float = 5000.0
     lake_p99_ms: float = 0.0
     memory_gib: float = 0.0
+    # Of each kind of planted fault; 0: not asked.
+    recall: float = 0.0
+    precision: float = 0.0
     # INVALID. Lateness of the generator: due to socket write.
     lateness_p99_ms: float = 20.0
     # Least share of the frames of each second (booked to the second they were due) sent within 1 s.
@@ -71,6 +83,7 @@ class Scenario:
     events: tuple[LifeEvent, ...] = ()
     faults: tuple[Fault, ...] = ()
     tampering: Tampering = Tampering()
+    planting: Planting = Planting()
     gates: Gates = Gates()
     # Recording that gold devices replay instead of their motion.
     recording: str = ""
@@ -80,6 +93,12 @@ class Scenario:
     def devices(self) -> int:
         """All of them."""
         return sum(cohort.count for cohort in self.cohorts)
+
+    @property
+    def planted(self) -> tuple[Planted, ...]:
+        """The faults that its devices have: a function of seed, cohorts and length."""
+        cohorts = [cohort for cohort in self.cohorts if not cohort.reserved]
+        return plant(self.seed, cohorts, self.planting.each, self.duration_s) if self.planting.each else ()
 
     def of_kind(self, kind: str, reserved: bool = False) -> tuple[Cohort, ...]:
         """Cohorts simulated in one way, the reserved ones apart."""
@@ -197,10 +216,10 @@ def parse(text: str, name: str = "scenario") -> Scenario:
     except tomllib.TOMLDecodeError as error:
         raise BadPlan(f"{name} is no TOML: {error}") from None
     for key in data:
-        if key not in ("run", "cohort", "event", "fault", "tamper", "gates"):
-            raise BadPlan(f"{name}: there is no [{key}]; there are run, cohort, event, fault, tamper, gates")
+        if key not in ("run", "cohort", "event", "fault", "tamper", "plant", "gates"):
+            raise BadPlan(f"{name}: there is no [{key}]; there are run, cohort, event, fault, tamper, plant, gates")
     run = _table(Scenario, data.get("run", {}), "run")
-    for key in ("cohorts", "events", "faults", "tampering", "gates", "text"):
+    for key in ("cohorts", "events", "faults", "tampering", "planting", "gates", "text"):
         if key in run:
             raise BadPlan(f"run: {key} is a table of its own")
     cohorts = [_cohort(item, n) for n, item in enumerate(data.get("cohort", []))]
@@ -215,15 +234,28 @@ def parse(text: str, name: str = "scenario") -> Scenario:
     tampering = Tampering(**_table(Tampering, data.get("tamper", {}), "tamper"))
     if tampering.devices:
         cohorts.append(Cohort(RESERVED, 0, tampering.devices, qos=tampering.qos, reserved=True))
+    planting = Planting(**_table(Planting, data.get("plant", {}), "plant"))
     gates = Gates(**_table(Gates, data.get("gates", {}), "gates"))
     events = tuple(_event(item, n, names) for n, item in enumerate(data.get("event", [])))
     faults = tuple(_fault(item, n) for n, item in enumerate(data.get("fault", [])))
     out = Scenario(
-        name=run.pop("name", name), cohorts=_numbered(cohorts), events=events, faults=faults, tampering=tampering, gates=gates,
-        text=text, **run,
+        name=run.pop("name", name), cohorts=_numbered(cohorts), events=events, faults=faults, tampering=tampering,
+        planting=planting, gates=gates, text=text, **run,
     )  # fmt: skip
     _check_times(out)
+    _check_planting(out)
     return out
+
+
+def _check_planting(scenario: Scenario) -> None:
+    each = scenario.planting.each
+    if not each:
+        return
+    devices = sum(cohort.count for cohort in scenario.cohorts if not cohort.reserved)
+    if each < 0 or each * len(KINDS) > devices:
+        raise BadPlan(f"plant: {each} faults of each of {len(KINDS)} kinds do not fit on {devices} devices, one a device")
+    if any(event.kind == "reboot" for event in scenario.events):
+        raise BadPlan("plant: a reboot begins the stream's knowledge of a device anew; plant faults in a scenario without one")
 
 
 def _check_times(scenario: Scenario) -> None:

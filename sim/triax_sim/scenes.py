@@ -5,21 +5,27 @@ from collections.abc import Callable
 from triax_sim.machine import Bearing, Defect, Machine
 from triax_sim.motion import Motion, drop, handling, impacts, mix, sine, still
 
-__all__ = ["NAMES", "scene"]
+__all__ = ["NAMES", "scene", "speed_hz"]
 
 # Mounted askew, as sensors are: gravity is on all axes.
 GRAVITY = (0.17, -0.09, 0.98)
 
 
-def _machine(seed: int, *defects: Defect) -> Motion:
-    speed_hz = 24.5 + seed % 16 / 15  # no two machines of a hall turn alike
-    return mix(still(GRAVITY), Machine(speed_hz=speed_hz, bearing=Bearing(), defects=defects, seed=seed))
+def speed_hz(seed: int) -> float:
+    """Of that machine's shaft: no two of a hall turn alike."""
+    return 24.5 + seed % 16 / 15
+
+
+def _machine(seed: int, *defects: Defect, unbalance_g: float = 0.3) -> Motion:
+    machine = Machine(speed_hz=speed_hz(seed), unbalance_g=unbalance_g, bearing=Bearing(), defects=defects, seed=seed)
+    return mix(still(GRAVITY), machine)
 
 
 SCENES: dict[str, Callable[[int], Motion]] = {
     "still": lambda seed: still(GRAVITY),
     "sine": lambda seed: mix(still(GRAVITY), sine(0.5, 159.2)),
     "rotor": lambda seed: _machine(seed),
+    "smooth": lambda seed: _machine(seed, unbalance_g=0.05),  # 2.3 mm/s RMS: in good order (ISO 20816)
     "outer": lambda seed: _machine(seed, Defect("outer", 2.0)),
     "inner": lambda seed: _machine(seed, Defect("inner", 2.0)),
     "ball": lambda seed: _machine(seed, Defect("ball", 1.5)),

@@ -38,6 +38,7 @@ class Evidence:
     redis_behind: int | None = None
     self_test: dict[str, Any] | None = None
     sealed: bool = True
+    findings: dict[str, Any] | None = None
     faults_failed: list[str] = field(default_factory=list)
 
 
@@ -121,8 +122,21 @@ def _of_path(gates: Gates, evidence: Evidence) -> list[Check]:
             checks.append(_at_most(f"{name}: latency p99", "FAIL", hop["latency_us"]["p99"] / 1000, limits[name], "ms"))
     if evidence.redis_behind is not None:
         checks.append(_at_most("redis: behind", "FAIL", evidence.redis_behind, gates.redis_behind, "devices"))
+    checks += _of_findings(gates, evidence.findings) if evidence.findings is not None else []
     if gates.memory_gib:
         checks.append(_at_most("memory", "FAIL", evidence.memory_bytes / 2**30, gates.memory_gib, "GiB"))
+    return checks
+
+
+def _of_findings(gates: Gates, findings: dict[str, Any]) -> list[Check]:
+    checks = [
+        Check("stream: came to the end", "FAIL", findings["complete"], findings["complete"], "every event in the database"),
+        _at_most("glitches that raised a spike", "FAIL", findings["spikes_of_glitches"], 0, "events"),
+    ]
+    for measure, wanted in (("recall", gates.recall), ("precision", gates.precision)):
+        for kind, row in findings["kinds"].items() if wanted else ():
+            holds = row[measure] >= wanted
+            checks.append(Check(f"{kind}: {measure}", "FAIL", holds, round(row[measure], 3), f"at least {wanted:g}"))
     return checks
 
 

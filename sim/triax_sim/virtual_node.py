@@ -16,9 +16,8 @@ from triax_sim import chips as twins
 from triax_sim.bulk import PARTS, device_ids
 from triax_sim.meter import Meter
 from triax_sim.plan import Cohort, Plan
+from triax_sim.planted import Planted, unit
 from triax_sim.replay import Recording, Replay
-from triax_sim.scenes import scene
-from triax_sim.sensor import Sensor, typical
 from triax_sim.wiring import connect
 from triax_sim.world import World
 
@@ -146,7 +145,8 @@ class Device:
         cohort, part = self.cohort, PARTS[self.cohort.part]
         seed = plan.seed + self.index
         ppm = float(np.random.default_rng(seed).normal(0, cohort.clock_ppm)) if cohort.clock_ppm else 0.0
-        source: Any = Sensor(scene(cohort.motion, seed), typical(cohort.part, seed), seed)
+        faults = [Planted(**item) for item in plan.options.get("planted", ()) if item["index"] == self.index]
+        source: Any = unit(part, cohort.motion, seed, faults[0] if faults else None)
         self.samples = 0  # of the recording; 0: endless
         if recording is not None:
             source, ppm, self.samples = Replay(recording), recording.ppm(part.odr_hz), len(recording.counts)
