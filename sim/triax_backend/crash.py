@@ -2,7 +2,8 @@
 
 TRIAX_CRASH=after_copy        SIGKILL at the first pass of that point
 TRIAX_CRASH=after_copy:3      at the third
-TRIAX_CRASH_ONCE=path         and never again once that file is there (it is made before the kill), whoever restarts the process
+TRIAX_CRASH_ONCE=path         and never again once that file is there (made before the kill), whoever restarts the process; it
+                              holds the number of frames that were in flight
 """
 
 import os
@@ -14,8 +15,8 @@ __all__ = ["point"]
 _passes: dict[str, int] = {}
 
 
-def point(name: str) -> None:
-    """Die here without a trace if the environment asks for it; else nothing."""
+def point(name: str, in_flight: int = 0) -> None:
+    """Die here if the environment asks for it; else nothing. `in_flight`: frames taken and not settled."""
     wanted = os.environ.get("TRIAX_CRASH")
     if not wanted:
         return
@@ -28,7 +29,8 @@ def point(name: str) -> None:
     once = os.environ.get("TRIAX_CRASH_ONCE")
     if once:
         try:
-            Path(once).touch(exist_ok=False)
+            with Path(once).open("x") as note:
+                note.write(str(in_flight))
         except FileExistsError:
             return
     os.kill(os.getpid(), signal.SIGKILL)

@@ -21,7 +21,7 @@ from triax_proto.batch import join, split
 from triax_proto.frame import parse
 from triax_proto.names import CONFIG, DEADLETTER, DEVICES, EVENTS, FRAMES, RAW, mqtt_topic, split_topic
 
-from triax_backend import frame_rows
+from triax_backend import crash, frame_rows
 from triax_backend.metrics import Account
 from triax_backend.settings import Settings
 from triax_backend.topics import TopicsUnavailable
@@ -130,6 +130,8 @@ class KafkaOut:
     def seal(self, batch: Batch) -> None:
         """No more comes into `batch`."""
         batch.open -= 1
+        if batch.messages:
+            crash.point("after_produce", self.account.in_flight)
 
     def rows(self, batch: Batch, rows: frame_rows.Rows) -> None:
         """Ordinary frames: what is proved goes to the frames topic, the rest to the dead letters."""
@@ -298,6 +300,7 @@ class KafkaOut:
             self._send(self._again.popleft()[1])
         while self._batches and self._batches[0].open == 0:
             self.account.delivered()
+            crash.point("before_ack", self._batches[0].messages)
             yield self._batches.popleft()
 
     @property

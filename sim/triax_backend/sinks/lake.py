@@ -9,6 +9,7 @@ S3 and is in no table: `sweep` of lake_upkeep.py removes such files.
 import argparse
 import logging
 import sys
+from functools import partial
 
 import pyarrow as pa
 from pyiceberg.exceptions import RESTError
@@ -72,10 +73,10 @@ class Lake:
         first = {number: at for (name, number), at in batch.first.items() if name == topic}
         behind = {number: at for (name, number), at in batch.next.items() if name == topic}
         try:
-            iceberg.append(self._tables[topic], topic, rows, first, behind, crash.point)
+            iceberg.append(self._tables[topic], topic, rows, first, behind, partial(crash.point, in_flight=self.account.in_flight))
         except (SQLAlchemyError, OSError, RESTError) as error:
             raise SinkDown(_explain(error)) from error
-        crash.point("after_table_commit")
+        crash.point("after_table_commit", self.account.in_flight)
         self._forget(topic)
         self.account.settled(out=len(rows))
         for cause, count in dead.items():

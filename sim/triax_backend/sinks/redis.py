@@ -24,7 +24,7 @@ from google.protobuf.message import DecodeError
 from triax_proto import names
 from triax_proto.v1.device_pb2 import Status
 
-from triax_backend import consume
+from triax_backend import consume, crash
 from triax_backend.consume import Batch, Part
 from triax_backend.deadletter import UNREADABLE, DeadLetter, DeadLetters
 from triax_backend.frames import Flat, Record, flat, unpack
@@ -107,6 +107,7 @@ class Latest:
                     self._forward(keys=[f"triax:{{{partition}}}:latest"], args=values[at : at + 2 * _AT_ONCE])
             good = len(states) - self._states(states)
             dead = self._dead.flush()
+            crash.point("before_offsets", self.account.in_flight)
             pipe = self._client.pipeline(transaction=False)
             for (topic, partition), at in batch.next.items():
                 pipe.hset(f"triax:{{{partition}}}:offsets", topic, str(at))

@@ -87,15 +87,15 @@ class Timescale:
             self._look_up(connection, flush, Verdict.DOUBTFUL)
             kept = (flush.verdict == Verdict.NEW) | (flush.verdict == Verdict.DOUBTFUL)
             self._copy(connection, flush, kept)
-            crash.point("after_copy")
+            crash.point("after_copy", self.account.in_flight)
             self._look_up(connection, flush, Verdict.STALE)
             conflicts = np.flatnonzero(flush.verdict == Verdict.CONFLICT)
             self._report(frames, conflicts, self._stored(connection, flush, conflicts))
             dead = self._dead.flush()
             seen = {part: self._seen.dump(part[1]) for part in batch.next}
             self._database.advance(connection, batch.next, seen)
-            crash.point("before_commit")
-        crash.point("after_commit")
+            crash.point("before_commit", self.account.in_flight)
+        crash.point("after_commit", self.account.in_flight)
         out = int(kept.sum())
         for cause, count in dead.items():
             self.account.dead(cause, count)

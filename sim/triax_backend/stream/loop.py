@@ -270,14 +270,14 @@ class Runner:
         producer.begin_transaction()
         for topic, partition, key, value in [*refused, *records(self._stream.state, features, events)]:
             self._produce(producer, topic, partition, key, value)
-        crash.point("stream_after_produce")
+        crash.point("stream_after_produce", self.account.in_flight)
         behind = {p: self._at[p] for p, _ in live}
         offsets = [TopicPartition(FRAMES, p, at) for p, at in behind.items()]
         if offsets:
             producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), 30)
-        crash.point("stream_before_commit")
+        crash.point("stream_before_commit", self.account.in_flight)
         producer.commit_transaction(30)
-        crash.point("stream_after_commit")
+        crash.point("stream_after_commit", self.account.in_flight)
         self._sent |= behind
         self.account.settled(out=len(columns) - repeats, repeats=repeats)
         if bad:
