@@ -1,8 +1,6 @@
 """The migrations on TimescaleDB itself: the extension in WebAssembly, behind a PostgreSQL socket."""
 
-import fcntl
 import json
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -10,29 +8,19 @@ import psycopg
 import pytest
 from triax_backend.sinks import schema
 
+from .npm import installed
+
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
 HERE = Path(__file__).parent / "timescale"
 START_S = 60
 
 
-def installed():
-    """The npm packages of the lock file, installed once."""
-    if shutil.which("npm") is None:
-        pytest.fail("npm is not there: Debian's packages nodejs and npm")
-    with (HERE / "package.json").open() as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs in one tree
-        if not (HERE / "node_modules" / "@electric-sql" / "pglite-socket").exists():
-            done = subprocess.run(
-                ["npm", "ci", "--no-audit", "--no-fund", "--loglevel=error"], cwd=HERE, capture_output=True, text=True, timeout=180
-            )
-            assert done.returncode == 0, done.stderr
-    return HERE
-
-
 @pytest.fixture(scope="module")
 def timescale():
     """A connection to an empty database with the extension available; it takes one connection at a time."""
-    process = subprocess.Popen(["node", "server.mjs"], cwd=installed(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        ["node", "server.mjs"], cwd=installed(HERE), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
         port = json.loads(process.stdout.readline())["port"]
         url = f"host=127.0.0.1 port={port} user=postgres password=postgres dbname=postgres sslmode=disable"
