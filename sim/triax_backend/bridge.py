@@ -210,7 +210,8 @@ class Bridge:
         elif item.topic.startswith("$SYS/"):
             self._broker_says(item)
         else:
-            self._out.message(batch, item.topic, item.payload)
+            # Of what goes down, only calibrations come here: they are data as well. Configuration stays with the broker.
+            self._out.message(batch, item.topic, item.payload, downlink="")
 
     def _broker_says(self, item: mqtt_wire.Publish) -> None:
         try:

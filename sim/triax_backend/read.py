@@ -2,11 +2,11 @@
 
     table = read(Settings.from_env(), "0011223344556677", start, end)
 
-Values are count x scale_g / decimation, uncalibrated unless a calibration is given: a function of (x, y, z in g as an (n, 3) array,
-temperature in degrees C per row, NaN where not measured) that returns the corrected array. `triax_tools.calibrate` makes one.
+Values are count x scale_g / decimation, uncalibrated. `calibration` names the one in force by its hash;
+`triax_tools.calibrate.table` applies it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,14 +18,15 @@ from psycopg import sql
 from triax_proto import names
 from triax_proto.frame import NO_TEMPERATURE
 
+from triax_backend.calibrations import Calibrations, load
 from triax_backend.settings import Settings
 from triax_backend.sinks import rows
+from triax_backend.sinks.message_rows import signed
 from triax_backend.sinks.runs import MOST_STEP_US
 
-__all__ = ["SCHEMA", "Calibration", "NoSuchDevice", "read"]
+__all__ = ["SCHEMA", "NoSuchDevice", "read", "read_calibrations"]
 
 Array = np.ndarray[Any, Any]
-Calibration = Callable[[Array, Array], Array]
 
 SCHEMA = pa.schema(
     [
@@ -38,6 +39,9 @@ SCHEMA = pa.schema(
         pa.field("flags", pa.int64(), nullable=False),  # of the frame
         pa.field("temperature_c", pa.float64()),
         pa.field("own_clock", pa.bool_(), nullable=False),  # false: the time is the receive time
+        pa.field("scale_g", pa.float32(), nullable=False),  # per raw count
+        pa.field("calibration", pa.dictionary(pa.int32(), pa.string())),  # SHA-256 of the one in force
+        pa.field("calibration_flags", pa.uint8(), nullable=False),  # calibrations.EXPIRED, NOT_VALID
     ]
 )
 _RUN = timedelta(microseconds=rows.MOST_FRAMES * MOST_STEP_US)  # no run is longer
@@ -47,41 +51,50 @@ class NoSuchDevice(LookupError):
     """The database has no frame of the device at any time; the message says so."""
 
 
-def read(settings: Settings, device: int | str, start: datetime, end: datetime, calibration: Calibration | None = None) -> pa.Table:
+def read(settings: Settings, device: int | str, start: datetime, end: datetime) -> pa.Table:
     """Values of a device whose time lies in [start, end), in order of time. Times need a zone.
 
     Empty if the device was silent then. Raises NoSuchDevice, ValueError (no zone, no device), psycopg.Error.
     """
     if start.tzinfo is None or end.tzinfo is None:
         raise ValueError("start and end need a time zone: datetime.fromisoformat('2026-01-31T12:00:00+00:00')")
-    number = names.device_id(device) if isinstance(device, str) else device
-    pieces = list(_pieces(settings, number, start, end))
+    pieces = list(_pieces(settings, _number(device), start, end))
     table = pa.concat_tables(pieces) if pieces else SCHEMA.empty_table()
     first, behind = (pa.scalar(t, SCHEMA.field("time").type) for t in (start, end))
     times = table["time"]
     table = table.filter(pc.and_(pc.greater_equal(times, first), pc.less(times, behind)))
-    table = table.sort_by([("time", "ascending"), ("boot", "ascending"), ("sequence", "ascending")])
-    return table if calibration is None else _calibrated(table, calibration)
+    return table.sort_by([("time", "ascending"), ("boot", "ascending"), ("sequence", "ascending")])
+
+
+def read_calibrations(settings: Settings, device: int | str) -> Calibrations:
+    """All that was ever pushed to a device, and its sensors. Raises ValueError (no device), psycopg.Error."""
+    with psycopg.connect(settings.postgres) as connection:
+        return load(connection, signed(_number(device)))
+
+
+def _number(device: int | str) -> int:
+    return names.device_id(device) if isinstance(device, str) else device
 
 
 def _pieces(settings: Settings, device: int, start: datetime, end: datetime) -> Iterator[pa.Table]:
     columns = sql.SQL(", ").join(map(sql.Identifier, rows.COLUMNS))
-    signed = device - (1 << 64) if device >> 63 else device
+    number = signed(device)
     with psycopg.connect(settings.postgres, options="-c timezone=UTC") as connection:
+        calibrations = load(connection, number)
         query = sql.SQL(
             "COPY (SELECT {} FROM frames WHERE device = {} AND time >= {} AND time < {}) TO STDOUT (FORMAT binary)"
-        ).format(columns, *map(sql.Literal, (signed, start - _RUN, end)))
+        ).format(columns, *map(sql.Literal, (number, start - _RUN, end)))
         with connection.cursor().copy(query) as copy:
             found = False
             for run, _, _ in rows.read(bytes(chunk) for chunk in copy):
                 found = True
                 if int(run["per_axis"][0]):
-                    yield _values(run)
-        if not found and connection.execute("SELECT FROM frames WHERE device = %s LIMIT 1", (signed,)).fetchone() is None:
+                    yield _values(run, calibrations)
+        if not found and connection.execute("SELECT FROM frames WHERE device = %s LIMIT 1", (number,)).fetchone() is None:
             raise NoSuchDevice(f"no frame of {names.device_text(device)} is in the database")
 
 
-def _values(runs: Array) -> pa.Table:
+def _values(runs: Array, calibrations: Calibrations) -> pa.Table:
     """Values of runs of one layout."""
     frames = rows.reassemble(runs)
     per_run = len(frames) // len(runs)
@@ -104,16 +117,15 @@ def _values(runs: Array) -> pa.Table:
     columns += [pa.array((frames[axis] * scale[:, None]).reshape(-1)) for axis in "xyz"]
     columns.append(pa.array(np.repeat(frames["flags"].astype(np.int64), width)))
     columns += [pa.array(np.repeat(warm, width), from_pandas=True), pa.array(np.repeat(own, width))]
+    columns.append(pa.array(np.repeat(frames["scale_g"], width)))
+    which, flags = calibrations.in_force(start_us, frames["scale_g"], frames["boot"])
+    columns += [_hashes(calibrations, np.repeat(which, width)), pa.array(np.repeat(flags, width))]
     return pa.Table.from_arrays(columns, schema=SCHEMA)
 
 
-def _calibrated(table: pa.Table, calibration: Calibration) -> pa.Table:
-    axes = ("x_g", "y_g", "z_g")
-    raw = np.stack([table[name].to_numpy() for name in axes], axis=1)
-    warm = table["temperature_c"].to_numpy(zero_copy_only=False).astype(np.float64)
-    corrected = np.asarray(calibration(raw, warm), np.float64)
-    if corrected.shape != raw.shape:
-        raise ValueError(f"the calibration gave shape {corrected.shape} for {raw.shape}")
-    for i, name in enumerate(axes):
-        table = table.set_column(table.schema.get_field_index(name), SCHEMA.field(name), pa.array(corrected[:, i]))
-    return table
+def _hashes(calibrations: Calibrations, which: Array) -> pa.DictionaryArray:
+    """Hash of the calibration in force by its number; the dictionary holds all of the device, so that pieces can be joined."""
+    hashes = [one.hash for one in calibrations.pushed]
+    known = list(dict.fromkeys(hashes))
+    place = np.array([*map(known.index, hashes), -1], np.int32)
+    return pa.DictionaryArray.from_arrays(pa.array(place[which], mask=which < 0), pa.array(known, pa.string()))

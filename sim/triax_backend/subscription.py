@@ -10,7 +10,7 @@ from triax_backend.frame_rows import Array, Rows, cut_rows, to_rows
 
 __all__ = ["TOPICS", "Ended", "Oversized", "Subscription"]
 
-TOPICS = [f"triax/v1/+/{kind}" for kind in ("frame", "raw", "info", "status", "config/ack", "event")]
+TOPICS = [f"triax/v1/+/{kind}" for kind in ("frame", "raw", "info", "status", "config/ack", "event", "calibration")]
 DROPPED = "$SYS/broker/publish/messages/dropped"
 
 PACKET_BYTES = 2 << 20  # larger ones are skipped; twice what Kafka takes, half of the bridge's buffer

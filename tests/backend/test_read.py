@@ -8,7 +8,7 @@ import psycopg
 import pytest
 from triax_backend import hops
 from triax_backend.consume import Batch
-from triax_backend.read import NoSuchDevice, read
+from triax_backend.read import SCHEMA, NoSuchDevice, read, read_calibrations
 from triax_backend.sinks.timescale import Timescale
 from triax_proto import frame
 
@@ -61,20 +61,13 @@ def test_values_in_g_with_their_times_whatever_the_runs_were(place):
     assert table["own_clock"].to_pylist() == [True] * 175
 
 
-def test_a_calibration_is_applied_to_the_values_and_given_the_temperature(place):
-    frames = place.frames(1, 10, start_us=START_US)
-    store(place, wire(frames))
-    plain = read(place.settings, place.device, seconds(0), seconds(2))
-
-    def calibration(g, temperature_c):
-        assert temperature_c.tolist() == [25.0] * 100
-        return g * [2, 3, 4] + 1
-
-    done = read(place.settings, place.device, seconds(0), seconds(2), calibration)
-    for axis, factor in zip("xyz", (2, 3, 4), strict=True):
-        assert np.allclose(done[f"{axis}_g"].to_numpy(), plain[f"{axis}_g"].to_numpy() * factor + 1)
-    with pytest.raises(ValueError, match="shape"):
-        read(place.settings, place.device, seconds(0), seconds(2), lambda g, t: g[:5])
+def test_without_a_calibration_none_is_named(place):
+    store(place, wire(place.frames(1, 10, start_us=START_US)))
+    table = read(place.settings, place.device, seconds(0), seconds(2))
+    assert table.schema == SCHEMA
+    assert table["scale_g"].unique().to_pylist() == [float(np.float32(0.0005))]
+    assert (table["calibration"].null_count, table["calibration_flags"].unique().to_pylist()) == (100, [0])
+    assert read_calibrations(place.settings, place.device).blobs == {}
 
 
 def test_without_utc_the_receive_time_counts_and_says_so(place):

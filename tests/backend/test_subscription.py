@@ -64,7 +64,7 @@ def test_messages_do_not_depend_on_how_bytes_come(step):
             "subscribe to triax/v1/./frame: see its access list",
         ),
         (wire.write_connack(0) + wire.write_suback(1, [0] * len(TOPICS) + [0]), Ended, "grants only QoS 0"),
-        (wire.write_connack(0) + wire.write_suback(1, [1]), wire.BadPacket, "1 codes for 7 filters"),
+        (wire.write_connack(0) + wire.write_suback(1, [1]), wire.BadPacket, "1 codes for 8 filters"),
         (wire.write_connack(0) + wire.pingreq, wire.BadPacket, "type 12 from a broker"),
         (wire.write_connack(0) + b"\x00\x00", wire.BadPacket, "reserved"),
     ],

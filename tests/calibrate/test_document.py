@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 import pytest
+from triax_backend import read
 from triax_proto import frame as codec
 from triax_tools.calibrate import apply, compact, document, fit, gravity, pose, rotation, simulate, table
 from triax_tools.calibrate.errors import BadDocument
@@ -259,11 +260,17 @@ def test_without_temperature_terms_no_temperature_is_outside():
 def test_a_table_of_the_database_in_calibrated_g(made):
     counts = np.rint(np.random.default_rng(8).normal([100, -200, 16000], 300, (50, 3)))
     warm = np.where(np.arange(50) < 40, 30.0, 60.0)
-    columns = {"x_g": counts[:, 0], "y_g": counts[:, 1], "z_g": counts[:, 2]}
-    held = pa.table({name: column / 16384 for name, column in columns.items()} | {"temperature_c": pa.array(warm)})
-    found = table.calibrate_table(held, made)
+    columns = {f"{axis}_g": counts[:, k] / 16384 for k, axis in enumerate("xyz")}
+    columns |= {"temperature_c": warm, "scale_g": np.full(50, 1 / 16384, np.float32), "calibration": [None] * 50}
+    columns |= {"calibration_flags": np.full(50, apply.EXPIRED, np.uint8)}
+    held = pa.table(columns, pa.schema([read.SCHEMA.field(name) for name in columns]))
     exact, _ = apply.calibrate_counts(made, counts, warm)
-    assert np.stack([found[name].to_numpy() for name in columns], axis=1) == pytest.approx(exact, abs=1e-12)
+    digest = compact.digest(compact.encode(made)).hex()
+    found = table.calibrate_table(held, made)
+    assert np.stack([found[f"{axis}_g"].to_numpy() for axis in "xyz"], axis=1) == pytest.approx(exact, abs=1e-12)
     assert found["calibration_flags"].to_pylist() == [0] * 40 + [apply.CLAMPED] * 10
-    assert found.schema.metadata[table.HASH] == compact.digest(compact.encode(made)).hex().encode()
+    assert found["calibration"].to_pylist() == [digest] * 50
+    assert found.schema.metadata[table.HASH] == digest.encode()
     assert held["x_g"].to_numpy() == pytest.approx(counts[:, 0] / 16384)
+    bare = table.uncalibrated(held)
+    assert (bare["calibration"].null_count, bare.schema.metadata[table.HASH]) == (50, b"")

@@ -7,13 +7,25 @@ square mixes axes that were not stored together: they take offset and own-axis s
 from dataclasses import dataclass
 
 import numpy as np
+from triax_backend.calibrations import EXPIRED, NOT_VALID
 
 from triax_tools.calibrate import compact
 from triax_tools.calibrate.document import Document
 from triax_tools.calibrate.model import Array
 
-__all__ = ["CLAMPED", "NO_TEMPERATURE_MEASURED", "OWN_AXIS_ONLY", "PARTIAL", "Calibrated", "calibrate_counts", "calibrate_frames"]
+__all__ = [
+    "CLAMPED",
+    "EXPIRED",
+    "NOT_VALID",
+    "NO_TEMPERATURE_MEASURED",
+    "OWN_AXIS_ONLY",
+    "PARTIAL",
+    "Calibrated",
+    "calibrate_counts",
+    "calibrate_frames",
+]
 
+# EXPIRED and NOT_VALID are set where the database is asked what is in force.
 OWN_AXIS_ONLY = 1  # minimum, maximum and rms: offset and own-axis sensitivity, no cross-axis terms
 CLAMPED = 2  # the temperature was outside the calibrated range; the nearest end was used
 NO_TEMPERATURE_MEASURED = 4  # the calibration has temperature terms, the frame has no temperature

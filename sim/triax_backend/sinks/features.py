@@ -1,4 +1,4 @@
-"""Features, events and what devices say of themselves, from Kafka into the database.
+"""Features, events, what devices say of themselves and their calibrations, from Kafka into the database.
 
 python -m triax_backend.sinks.features [--metrics-port N] [--flush-s S] [--group G]
 
@@ -9,7 +9,8 @@ transaction.
 
 import argparse
 import sys
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import psycopg
 from google.protobuf.message import DecodeError
@@ -21,10 +22,12 @@ from triax_backend.deadletter import UNREADABLE, DeadLetter, DeadLetters
 from triax_backend.frames import Record
 from triax_backend.metrics import Account
 from triax_backend.settings import Settings
-from triax_backend.sinks import feature_rows, message_rows
+from triax_backend.sinks import calibration_rows, feature_rows, message_rows
 from triax_backend.sinks.postgres import Database
 
 __all__ = ["STAGE", "Features"]
+
+_Row = TypeVar("_Row")
 
 STAGE = "features"
 _DAY_US = 86_400_000_000
@@ -60,7 +63,7 @@ class Features:
     """The sink that the loop in consume.py drives."""
 
     stage = STAGE
-    topics: tuple[str, ...] = (names.FEATURES, names.EVENTS, names.DEVICES)
+    topics: tuple[str, ...] = (names.FEATURES, names.EVENTS, names.DEVICES, names.CONFIG)
 
     def __init__(self, settings: Settings) -> None:
         self.account = Account(STAGE)
@@ -76,14 +79,18 @@ class Features:
         return {part: stored[part][0] if part in stored else None for part in parts}
 
     def write(self, batch: Batch) -> None:
-        """One transaction for what came in of all three topics."""
+        """One transaction for what came in of all topics."""
         by_topic: dict[str, list[Record]] = {topic: [] for topic in self.topics}
         for record in batch.records:
             by_topic[record.topic].append(record)
+        happened = by_topic[names.EVENTS]
+        told = [record for record in by_topic[names.DEVICES] if record.value]  # a tombstone: the device is gone, its row stays
+        pushed = [record for record in by_topic[names.CONFIG] if calibration_rows.concerns(record)]
         features, bad = feature_rows.parse(by_topic[names.FEATURES])
-        events, spoilt = self._parsed(by_topic[names.EVENTS], message_rows.event)
-        states, odd = self._parsed(by_topic[names.DEVICES], message_rows.state)
-        self.account.took(len(features) + len(events) + len(states) + len(bad) + spoilt + odd)
+        events = self._parsed(happened, message_rows.event)
+        states = self._parsed(told, message_rows.state)
+        calibrations = self._parsed(pushed, calibration_rows.calibration)
+        self.account.took(len(features) + len(bad) + len(happened) + len(told) + len(pushed))
         for record, why in bad:
             self._bury(record, why)
         with self._database.transaction() as connection:
@@ -92,28 +99,24 @@ class Features:
             repeats = self._events(connection, events)
             for query, values in states:
                 connection.execute(query, values)
-            crash.point("after_copy")
+            repeats += sum(1 - connection.execute(calibration_rows.PUT, values).rowcount for values in calibrations)
+            crash.point("after_copy", self.account.in_flight)
             dead = self._dead.flush()
             self._database.advance(connection, batch.next)
-            crash.point("before_commit")
-        self.account.settled(out=len(features) + len(events) - repeats + len(states), repeats=repeats)
+            crash.point("before_commit", self.account.in_flight)
+        self.account.settled(out=len(features) + len(events) + len(states) + len(calibrations) - repeats, repeats=repeats)
         for cause, count in dead.items():
             self.account.dead(cause, count)
 
-    def _parsed(self, records: list[Record], parse: Any) -> tuple[list[Any], int]:
-        """Rows of messages, and how many could not be read."""
-        found, bad = [], 0
+    def _parsed(self, records: list[Record], parse: Callable[[Record], _Row]) -> list[_Row]:
+        """Rows of the messages that can be read."""
+        found = []
         for record in records:
-            if not record.value:  # a tombstone: the device is gone, its row stays
-                continue
             try:
-                row = parse(record)
+                found.append(parse(record))
             except (DecodeError, ValueError) as error:
                 self._bury(record, str(error))
-                bad += 1
-                continue
-            found.append(row)
-        return found, bad
+        return found
 
     def _room(self, connection: psycopg.Connection, table: str, times_us: list[int]) -> None:
         days = {time // _DAY_US for time in times_us}

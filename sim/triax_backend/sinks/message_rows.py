@@ -13,14 +13,25 @@ from triax_proto.v1.event_pb2 import Event
 from triax_backend.frames import Record
 from triax_backend.sinks.runs import event_time
 
-__all__ = ["event", "state"]
+__all__ = ["event", "signed", "state"]
 
+# A sensor that differs from the one of the boots before is a new row of `sensors`; the first that is known counts from boot 0.
 _INFO = """
-INSERT INTO devices AS d (device, boot, part, board, firmware, info, info_message, info_received)
-VALUES (%(device)s, %(boot)s, %(part)s, %(board)s, %(firmware)s, %(json)s::jsonb, %(message)s, triax_utc(%(received)s))
-ON CONFLICT (device) DO UPDATE SET boot = greatest(d.boot, excluded.boot), part = excluded.part, board = excluded.board,
-    firmware = excluded.firmware, info = excluded.info, info_message = excluded.info_message, info_received = excluded.info_received
-WHERE d.info_received IS NULL OR d.info_received <= excluded.info_received
+WITH told AS (
+    INSERT INTO devices AS d (device, boot, part, board, firmware, info, info_message, info_received)
+    VALUES (%(device)s, %(boot)s, %(part)s, %(board)s, %(firmware)s, %(json)s::jsonb, %(message)s, triax_utc(%(received)s))
+    ON CONFLICT (device) DO UPDATE SET boot = greatest(d.boot, excluded.boot), part = excluded.part, board = excluded.board,
+        firmware = excluded.firmware, info = excluded.info, info_message = excluded.info_message,
+        info_received = excluded.info_received
+    WHERE d.info_received IS NULL OR d.info_received <= excluded.info_received
+)
+INSERT INTO sensors (device, boot, part, serial)
+SELECT %(device)s, CASE WHEN EXISTS (SELECT FROM sensors WHERE device = %(device)s) THEN %(boot)s ELSE 0 END, %(part)s, %(serial)s
+WHERE NOT EXISTS (
+    SELECT FROM (SELECT * FROM sensors WHERE device = %(device)s AND boot <= %(boot)s ORDER BY boot DESC LIMIT 1) s
+    WHERE s.part = %(part)s AND s.serial = %(serial)s
+)
+ON CONFLICT (device, boot) DO UPDATE SET part = excluded.part, serial = excluded.serial
 """
 # A last will of an earlier boot comes late: it must not put a device offline that has started again since.
 _STATUS = """
@@ -38,7 +49,8 @@ WHERE d.config_ack_received IS NULL OR d.config_ack_received <= excluded.config_
 """
 
 
-def _signed(value: int) -> int:
+def signed(value: int) -> int:
+    """An EUI-64 as SQL's bigint: the same bits."""
     return value - (1 << 64) if value >> 63 else value
 
 
@@ -58,7 +70,7 @@ def event(record: Record) -> dict[str, Any]:
     return {
         "time": int(time_us[0]),
         "received": record.received_us,
-        "device": _signed(found.device),
+        "device": signed(found.device),
         "boot": found.boot,
         "kind": kind.removeprefix("KIND_"),
         "number": found.number,
@@ -74,12 +86,12 @@ def event(record: Record) -> dict[str, Any]:
 def state(record: Record) -> tuple[str, dict[str, Any]]:
     """Statement and values for a message of triax.devices.v1, by its key <device>/<kind>. Raises DecodeError, ValueError."""
     text, _, kind = (record.key or b"").decode(errors="replace").partition("/")
-    device = _signed(names.device_id(text))
+    device = signed(names.device_id(text))
     values: dict[str, Any] = {"device": device, "received": record.received_us}
     if kind == "info":
         info = DeviceInfo.FromString(record.value)
         values |= {"boot": info.boot, "part": info.part, "board": info.board, "firmware": info.firmware}
-        values |= {"json": _json(info), "message": record.value}
+        values |= {"json": _json(info), "message": record.value, "serial": info.sensor_serial.hex()}
         return _INFO, {k: v.replace("\0", "") if isinstance(v, str) else v for k, v in values.items()}
     if kind == "status":
         status = Status.FromString(record.value)
