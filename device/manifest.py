@@ -30,6 +30,7 @@ package(  # noqa: F821
         "errors.py",
         "frame.py",
         "kernels.py",
+        "kernels_data.py",
         "kernels_plain.py",
         "kernels_viper.py",
         "loop.py",

@@ -4,7 +4,7 @@ from array import array
 
 from triax import kernels
 from triax.errors import BadSetting
-from triax.kernels_plain import DECIMATION, DONE, FILL, MAXIMUM, MINIMUM, NO_MINIMUM, SAMPLES, STATE_WORDS, VALUES
+from triax.kernels_data import DECIMATION, DONE, FILL, MAXIMUM, MINIMUM, NO_MINIMUM, SAMPLES, STATE_WORDS, VALUES
 
 
 class Average:

@@ -8,7 +8,7 @@ the header itself, as little-endian bytes: no int of 32 or 64 bits is ever made.
 import struct
 
 from triax import kernels
-from triax.kernels_plain import DONE, MAXIMUM, MINIMUM, SAMPLES
+from triax.kernels_data import DONE, MAXIMUM, MINIMUM, SAMPLES
 
 try:
     from micropython import const

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 
-from triax.kernels_plain import DECIMATION, DONE, FILL, MAXIMUM, MINIMUM, SAMPLES, SQUARES, SUM, VALUES
+from triax.kernels_data import DECIMATION, DONE, FILL, MAXIMUM, MINIMUM, SAMPLES, SQUARES, SUM, VALUES
 from triax.kernels_plain import put32 as put32
 from triax.kernels_plain import put_squares as put_squares
 

@@ -10,7 +10,7 @@ look the names up as objects.
 
 import micropython
 
-from triax.kernels_plain import CRC_HIGH, CRC_LOW
+from triax.kernels_data import CRC_HIGH, CRC_LOW
 
 NAME = "viper"
 
