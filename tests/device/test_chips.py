@@ -21,12 +21,13 @@ def shaken(first, count):
     return np.repeat((2000 * np.sin(i * 0.37)).astype(np.int32)[:, None], 3, 1)
 
 
-@pytest.mark.parametrize("name", ["adxl380", "adxl382"])
+@pytest.mark.parametrize("name", ["adxl380", "adxl382", "iis3dwb", "lis2dw12", "lis3dh"])
 def test_self_test_passes_fails_or_does_not_know(name):
-    for source, share, wanted in ((still, 1.0, PASS), (still, 0.3, FAIL), (shaken, 1.0, INCONCLUSIVE)):
+    for source, share, wanted in ((still, 1.0, PASS), (still, 0.1, FAIL), (shaken, 1.0, INCONCLUSIVE)):
         rig = Rig(name, source)
         rig.capture.stop()
-        rig.twin.SELF_TEST_G = tuple(share * g for g in type(rig.twin).SELF_TEST_G)
+        deflection = type(rig.twin).SELF_TEST_G
+        rig.twin.SELF_TEST_G = share * deflection if isinstance(deflection, float) else tuple(share * g for g in deflection)
         before = bytes(rig.twin.registers)
         assert rig.part.self_test() == wanted
         assert bytes(rig.twin.registers) == before
@@ -35,6 +36,33 @@ def test_self_test_passes_fails_or_does_not_know(name):
             for axis in range(3):
                 assert rig.part.self_test_low_mg[axis] <= rig.part.self_test_mg[axis] <= rig.part.self_test_high_mg[axis]
         assert rig.twin.refusals == []
+
+
+@pytest.mark.parametrize(("name", "highpass"), [("adxl382", 405), ("iis3dwb", 10)])
+def test_a_high_pass_does_not_undo_the_self_test(name, highpass):
+    """The twins do not filter, so the register is looked at while the part is deflected."""
+    rig = Rig(name, still)
+    rig.capture.stop()
+    part, settings = rig.part, rig.part.settings()
+    part.configure(*settings[:2], 0, highpass)
+    filters = {"adxl382": (0x50, 0x08), "iis3dwb": (0x17, 0x04)}[name]
+    seen = []
+    mean_mg = part._mean_mg
+    part._mean_mg = lambda *lists: (seen.append(rig.twin.registers[filters[0]] & filters[1]), mean_mg(*lists))
+    assert rig.twin.registers[filters[0]] & filters[1]
+    assert part.self_test() == PASS
+    assert seen == [0, 0]
+    assert rig.twin.registers[filters[0]] & filters[1]
+
+
+def test_the_delay_of_the_mpu6050_follows_its_filter():
+    rig = Rig("mpu6050", still)
+    rig.capture.stop()
+    delays = []
+    for lowpass in rig.part.LOWPASS:
+        rig.part.configure(2, 1000, lowpass)
+        delays.append(rig.part.delay_us)
+    assert delays == [2000, 3000, 4900, 8500, 13_800, 19_000]
 
 
 def test_adxl382_bursts_can_be_kept_below_a_sample_time():

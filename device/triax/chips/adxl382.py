@@ -3,7 +3,7 @@ sources: Linux adxl380.c [L380], no-OS adxl38x [N38x], an ADXL382 example for th
 """
 
 from triax import kernels
-from triax.chips import FAIL, INCONCLUSIVE, LOSS_FLAG, NOT_MEASURED, PASS, TEMPERATURE_RELATIVE
+from triax.chips import LOSS_FLAG, NOT_MEASURED, TEMPERATURE_RELATIVE
 from triax.chips.entries import EntryPart
 
 try:
@@ -49,7 +49,6 @@ _EQ_BYPASS = const(0x40)  # whenever a low-pass is on (trap j)
 _ST_ON = const(0xC0)  # SNSR_AXIS_EN: ST_MODE, ST_FORCE; bit 5 reverses
 _ST_REVERSE = const(0x20)
 _ENTRIES = const(320)
-_STILL_MG = const(500)  # spread over the self-test's samples above which it cannot judge: a sixth of the smallest response
 
 
 class Adxl382(EntryPart):
@@ -76,7 +75,6 @@ class Adxl382(EntryPart):
     LOSS_DETECTION = LOSS_FLAG
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE  # the sources differ by 20 codes, 2 degrees, on the offset (1.10)
     SET_BYTES = 9
-    SELF_TEST = True
     _FIFO = _FIFO_DATA
     NEAR_FULL = 12  # 0.75 ms at 16 kHz
 
@@ -85,6 +83,10 @@ class Adxl382(EntryPart):
     TEMPERATURE_25C = 570  # 12-bit code [L380]
     SELF_TEST_LOW_MG = (3100, 3100, 2600)  # forward minus reverse (1.10)
     SELF_TEST_HIGH_MG = (4200, 4200, 3400)
+    SELF_TEST_STILL_MG = 500  # a sixth of the smallest response
+    SELF_TEST_SAMPLES = 25
+    SELF_TEST_STEP_US = 10_000
+    SELF_TEST_SETTLE_US = 10_000
 
     def __init__(self, device, burst_sets: int = 0, temperature: bool = False) -> None:
         if temperature:
@@ -189,46 +191,12 @@ class Adxl382(EntryPart):
             return NOT_MEASURED
         return 25000 + (self._code - self.TEMPERATURE_25C) * 10000 // 102
 
-    # Self-test
+    # Self-test: forward minus reverse deflection, 25 samples 10 ms apart (1.10), without the high-pass, which would undo it
 
-    def self_test(self) -> int:
-        """See triax.chips: forward minus reverse deflection, 25 samples 10 ms apart each (1.10), sign-extended (trap p)."""
-        kept = [(register, self.device.read(register)) for register in (_DIG_EN, _SNSR_AXIS_EN)]
-        self._put(_DIG_EN, _XYZ_FIFO & 0x70)
-        self._set_mode(_HIGH_PERFORMANCE)
-        try:
-            self._put(_SNSR_AXIS_EN, _ST_ON)
-            forward, spread = self._mean_mg()
-            self._put(_SNSR_AXIS_EN, _ST_ON | _ST_REVERSE)
-            reverse, more = self._mean_mg()
-        finally:
-            self._set_mode(0)
-            for register, value in kept:
-                self._put(register, value)
-        self.self_test_mg = tuple([a - b for a, b in zip(forward, reverse)])
-        self.self_test_low_mg = self.SELF_TEST_LOW_MG
-        self.self_test_high_mg = self.SELF_TEST_HIGH_MG
-        if max(spread, more) > _STILL_MG:
-            self.self_test_reason = "vibration: %d mg over the samples, above %d mg" % (max(spread, more), _STILL_MG)
-            return INCONCLUSIVE
-        for axis in range(3):
-            if not self.SELF_TEST_LOW_MG[axis] <= self.self_test_mg[axis] <= self.SELF_TEST_HIGH_MG[axis]:
-                self.self_test_reason = "%s answers %d mg" % ("xyz"[axis], self.self_test_mg[axis])
-                return FAIL
-        self.self_test_reason = ""
-        return PASS
+    def _deflection(self):
+        running = self.RANGES_G.index(self.range_g) << 6 | _HIGH_PERFORMANCE
+        setup = [(_FILTER, 0), (_DIG_EN, _XYZ_FIFO & 0x70), (_OP_MODE, running)]
+        return setup, (_SNSR_AXIS_EN, _ST_ON), (_SNSR_AXIS_EN, _ST_ON | _ST_REVERSE)
 
-    def _mean_mg(self):
-        """Mean of 25 samples and the largest spread of an axis, both mg."""
-        data = self.device.burst(_XDATA_H, 6, 1)
-        samples = []
-        self.device.sleep_us(10_000)  # deflection settles
-        for _ in range(25):
-            self.device.sleep_us(10_000)
-            data.read(1)
-            word = memoryview(data.buffer)[data.start :]
-            samples.append([((word[2 * i] << 8 | word[2 * i + 1]) ^ 0x8000) - 0x8000 for i in range(3)])
-        scale_mg = 1000 * self.scale_g
-        mean = [int(sum([s[i] for s in samples]) * scale_mg / 25) for i in range(3)]
-        spread = max([max([s[i] for s in samples]) - min([s[i] for s in samples]) for i in range(3)])
-        return mean, int(spread * scale_mg)
+    def _output(self):
+        return self.device.burst(_XDATA_H, 6, 1), 1, 0, 1000 * self.scale_g

@@ -25,14 +25,17 @@ _WHO_AM_I = const(0x0F)
 _CTRL1_XL = const(0x10)
 _CTRL3_C = const(0x12)
 _CTRL4_C = const(0x13)
+_CTRL5_C = const(0x14)
 _CTRL8_XL = const(0x17)
 _OUT_TEMP_L = const(0x20)
+_OUTX_L_A = const(0x28)
 _FIFO_STATUS1 = const(0x3A)
 _FIFO_DATA_OUT_TAG = const(0x78)
 
 _ID = const(0x7B)  # 2.1
 _ON = const(0xA0)  # CTRL1_XL 7:5 = 101
 _LPF2 = const(0x02)
+_ST_POSITIVE = const(0x01)  # CTRL5_C
 _FULL_SCALE = (2, 16, 4, 8)  # codes 0 to 3: not ascending (trap a)
 _SW_RESET = const(0x01)
 _IF_INC_BDU = const(0x44)
@@ -61,6 +64,9 @@ class Iis3dwb(Part):
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE  # no source states a tolerance of the offset
     SET_BYTES = 7
     NEAR_FULL = 16  # 0.6 ms
+    SELF_TEST_LOW_MG = (800, 800, 800)  # limits and procedure of ST's self-test example, at 4 g [SEx]
+    SELF_TEST_HIGH_MG = (3200, 3200, 3200)
+    SELF_TEST_STILL_MG = 200
 
     def _prepare(self) -> None:
         self.device.addressing(0, 0x80, 0, 0)
@@ -167,3 +173,12 @@ class Iis3dwb(Part):
         start = self._temperature.start
         code = ((buf[start] | buf[start + 1] << 8) ^ 0x8000) - 0x8000
         return 25000 + code * 125 // 32
+
+    # Self-test, without the filters: a high-pass would undo the deflection
+
+    def _deflection(self):
+        setup = [(_CTRL8_XL, 0), (_CTRL1_XL, _FULL_SCALE.index(4) << 2 | _ON)]
+        return setup, (_CTRL5_C, _ST_POSITIVE), (_CTRL5_C, 0)
+
+    def _output(self):
+        return self.device.burst(_OUTX_L_A, 6, 1), 0, 0, 0.122

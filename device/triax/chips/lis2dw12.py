@@ -18,6 +18,7 @@ _OUT_T_L = const(0x0D)
 _WHO_AM_I = const(0x0F)
 _CTRL1 = const(0x20)
 _CTRL2 = const(0x21)
+_CTRL3 = const(0x22)
 _CTRL4 = const(0x23)
 _CTRL6 = const(0x25)
 _OUT_X_L = const(0x28)
@@ -35,6 +36,9 @@ _THRESHOLD_INT1 = const(0x02)  # CTRL4
 _INTERRUPTS = const(0x20)  # CTRL7
 _CONTINUOUS = const(0xC0)  # FIFO_CTRL 7:5 = 6
 _OVERRUN = const(0x40)  # FIFO_SAMPLES
+_100_HZ = const(0x50)  # CTRL1
+_4_G = const(0x10)  # CTRL6
+_ST_POSITIVE = const(0x40)  # CTRL3 7:6 = 1
 
 
 class Lis2dw12(Part):
@@ -54,6 +58,9 @@ class Lis2dw12(Part):
     LOSS_DETECTION = LOSS_FLAG
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE
     NEAR_FULL = 4
+    SELF_TEST_LOW_MG = (70, 70, 70)  # the data sheet's and ST's self-test example's
+    SELF_TEST_HIGH_MG = (1500, 1500, 1500)
+    SELF_TEST_STILL_MG = 35  # half of the smallest response
 
     def _prepare(self) -> None:
         self.device.addressing(0, 0x80, 0, 0)
@@ -117,3 +124,12 @@ class Lis2dw12(Part):
         start = self._temperature.start
         code = ((buf[start] | buf[start + 1] << 8) ^ 0x8000) - 0x8000
         return 25000 + code * 125 // 32
+
+    # Self-test at 100 Hz and 4 g, so that deflection and gravity fit
+
+    def _deflection(self):
+        setup = [(_CTRL6, _4_G | _LOW_NOISE), (_CTRL1, _100_HZ | _HIGH_PERFORMANCE)]
+        return setup, (_CTRL3, _ST_POSITIVE), (_CTRL3, 0)
+
+    def _output(self):
+        return self.device.burst(_OUT_X_L, 6, 1), 0, 2, 0.488

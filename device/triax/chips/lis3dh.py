@@ -32,6 +32,9 @@ _WATERMARK_INT1 = const(0x04)  # CTRL3
 _STREAM = const(0x80)  # FIFO_CTRL 7:6 = 2
 _OVERRUN = const(0x40)  # FIFO_SRC
 _EMPTY = const(0x20)
+_100_HZ = const(0x50)  # CTRL1
+_4_G = const(0x10)  # CTRL4
+_ST_POSITIVE = const(0x02)
 _CODES = (1, 2, 3, 4, 5, 6, 7, 9, 8, 9)  # CTRL1 7:4 by ODRS_HZ
 
 
@@ -54,6 +57,9 @@ class Lis3dh(Part):
     LOSS_DETECTION = LOSS_FLAG
     TEMPERATURE_CLASS = TEMPERATURE_NONE
     NEAR_FULL = 4
+    SELF_TEST_LOW_MG = (68, 68, 68)  # 17 to 360 digits of 4 mg: the data sheet's and ST's self-test example's
+    SELF_TEST_HIGH_MG = (1440, 1440, 1440)
+    SELF_TEST_STILL_MG = 34  # half of the smallest response
 
     def _prepare(self) -> None:
         self.device.addressing(0, 0x80, 0x40, 0x80)
@@ -120,3 +126,12 @@ class Lis3dh(Part):
     def temperature_mc(self) -> int:
         """See triax.chips."""
         return NOT_MEASURED
+
+    # Self-test at 100 Hz and 4 g, so that deflection and gravity fit
+
+    def _deflection(self):
+        still = _4_G | _HIGH_RESOLUTION
+        return [(_CTRL1, _100_HZ | _XYZ)], (_CTRL4, still | _ST_POSITIVE), (_CTRL4, still)
+
+    def _output(self):
+        return self.device.burst(_OUT_X_L, 6, 1), 0, 4, 2.0

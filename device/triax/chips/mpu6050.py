@@ -55,6 +55,7 @@ class Mpu6050(Part):
     RANGES_G = (2, 4, 8, 16)
     ODRS_HZ = (4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500, 1000)  # 1 kHz / (1 + divider)
     LOWPASS = (0, 11, 23, 48, 100, 200)
+    DELAY_US = (2000, 3000, 4900, 8500, 13_800, 19_000)  # of each filter: the register map's table of DLPF_CFG
     ODR_TOLERANCE_PPM = 50_000  # "a few per cent" [LMPU]
     LOSS_DETECTION = LOSS_FLAG
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE
@@ -79,6 +80,7 @@ class Mpu6050(Part):
 
     def _derive(self) -> None:
         self.scale_g = self.range_g / 32768
+        self.delay_us = self.DELAY_US[self.LOWPASS.index(self._lowpass)]
 
     def _registers(self, running: bool):
         filters = self.LOWPASS.index(self._lowpass) + 1  # 0 and 7 would make the base rate 8 kHz, with repeated values

@@ -1,6 +1,9 @@
 """What all parts share: the loop that takes sets out of the FIFO, registers that are read back, settings that are checked."""
 
-from triax.chips import GAP_AXIS, GAP_OVERRUN, INCONCLUSIVE, LOSS_FLAG, TEMPERATURE_NONE
+from array import array
+
+from triax import kernels
+from triax.chips import FAIL, GAP_AXIS, GAP_OVERRUN, INCONCLUSIVE, LOSS_FLAG, PASS, TEMPERATURE_NONE
 from triax.errors import BadSetting, NotTaken, WrongPart
 
 _EIO = 5
@@ -18,6 +21,9 @@ class Part:
     _registers(running)         [(register, value), ..] of the configuration in the order of writing; `running`: as they read then
     _run(watermark)             FIFO on, measuring
     _halt()                     standby, FIFO off and empty
+    _deflection()               where SELF_TEST_HIGH_MG is given: (setup, one, other), [(register, value), ..] to measure with, and
+                                the (register, value) of the two states whose means are subtracted
+    _output()                   (burst of the output registers, low, shift, mg per count) as then set up; see kernels.take16
     """
 
     BUSES = ("spi",)
@@ -32,7 +38,12 @@ class Part:
     LOSS_PERIOD = 0
     TEMPERATURE_CLASS = TEMPERATURE_NONE
     SET_BYTES = 6  # of one set in a FIFO burst
-    SELF_TEST = False  # whether the facts give limits to judge by
+    SELF_TEST_LOW_MG = ()  # x, y, z: least and most deflection of a good part, empty: no source states them
+    SELF_TEST_HIGH_MG = ()
+    SELF_TEST_STILL_MG = 0  # spread over the samples of one mean above which it cannot judge
+    SELF_TEST_SAMPLES = 5
+    SELF_TEST_STEP_US = 20_000  # from one to the next
+    SELF_TEST_SETTLE_US = 100_000
     NEAR_FULL = 8  # sets: what may still come between the poll of the level and the burst
 
     def __init__(self, device) -> None:
@@ -208,5 +219,48 @@ class Part:
 
     def self_test(self) -> int:
         """See triax.chips."""
-        self.self_test_reason = "no source states limits for the %s" % self.NAME
-        return INCONCLUSIVE
+        if not self.SELF_TEST_HIGH_MG:
+            self.self_test_reason = "no source states limits for the %s" % self.NAME
+            return INCONCLUSIVE
+        setup, one, other = self._deflection()
+        kept = [(register, self.device.read(register)) for register, _ in [*setup, one]]
+        means = []
+        spreads = []
+        try:
+            for register, value in setup:
+                self._put(register, value)
+            for register, value in (one, other):
+                self._put(register, value)
+                self._mean_mg(means, spreads)
+        finally:
+            for register, value in reversed(kept):
+                self._put(register, value)
+        return self._judge([a - b for a, b in zip(means[0], means[1])], max(spreads))
+
+    def _mean_mg(self, means, spreads) -> None:
+        """Append the mean of some samples and the largest spread of an axis, both mg."""
+        data, low, shift, scale_mg = self._output()
+        samples = self.SELF_TEST_SAMPLES
+        counts = array("i", bytes(12 * samples))
+        self.device.sleep_us(self.SELF_TEST_SETTLE_US)
+        for k in range(samples):
+            self.device.sleep_us(self.SELF_TEST_STEP_US)
+            data.read(1)
+            kernels.take16(data.buffer, data.start, 1, 6, 2, low, shift, counts, 3 * k)
+        axes = [[counts[3 * k + axis] for k in range(samples)] for axis in range(3)]
+        means.append([int(sum(axis) * scale_mg / samples) for axis in axes])
+        spreads.append(int(max([max(axis) - min(axis) for axis in axes]) * scale_mg))
+
+    def _judge(self, response, spread: int) -> int:
+        self.self_test_mg = tuple(response)
+        self.self_test_low_mg = self.SELF_TEST_LOW_MG
+        self.self_test_high_mg = self.SELF_TEST_HIGH_MG
+        if spread > self.SELF_TEST_STILL_MG:
+            self.self_test_reason = "vibration: %d mg over the samples, above %d mg" % (spread, self.SELF_TEST_STILL_MG)
+            return INCONCLUSIVE
+        for axis in range(3):
+            if not self.SELF_TEST_LOW_MG[axis] <= abs(response[axis]) <= self.SELF_TEST_HIGH_MG[axis]:
+                self.self_test_reason = "%s answers %d mg" % ("xyz"[axis], response[axis])
+                return FAIL
+        self.self_test_reason = ""
+        return PASS
