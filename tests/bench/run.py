@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("codec", "node_kernel", "calibrate", "sinks", "path")
+SCRIPTS = ("codec", "node_kernel", "calibrate", "sinks", "path", "stream")
 
 
 def main() -> int:
