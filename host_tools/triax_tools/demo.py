@@ -67,7 +67,7 @@ def demo(
     qos: Annotated[int, typer.Option(min=0, max=1, help="MQTT quality of service of frames.")] = 1,
     stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
     way: Annotated[str, typer.Option(help="Into Kafka: bridge or ingest.")] = "bridge",
-    recording: Annotated[Path | None, typer.Option(exists=True, help="HSDatalog folder that the gold devices replay.")] = None,
+    recording: Annotated[Path | None, typer.Option(exists=True, help="For gold devices: HSDatalog folder or CSV.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 1,
     port: Annotated[int, typer.Option(help="Of the live page; 0: any free one.")] = 0,
     page: Annotated[bool, typer.Option(help="Serve the live page.")] = True,

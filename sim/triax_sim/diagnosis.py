@@ -30,7 +30,7 @@ def _names() -> dict[int, str]:
 def judge_findings(
     planted: Iterable[Planted], devices: Mapping[int, int], boots: Iterable[int], events: Iterable[Event]
 ) -> dict[str, Any]:
-    """Precision and recall of each kind. `devices`: EUI-64 to index in the fleet; events of others, or of other boots, do not count.
+    """Precision and recall of each kind. `devices`: EUI-64 to index in the fleet. Events of others or other boots are left out.
 
     An event is right if its device has that fault, on that axis, and it rests on frames soon enough after its beginning; every
     other event of these kinds is wrong. A fault is found once, whatever the number of its events.

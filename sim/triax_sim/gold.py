@@ -25,7 +25,7 @@ from triax_sim.ledger import Writer
 from triax_sim.meter import Meter
 from triax_sim.plan import BadPlan, Plan
 from triax_sim.population import indices
-from triax_sim.replay import read_hsdatalog
+from triax_sim.replay import read
 from triax_sim.serve import serve
 from triax_sim.virtual_node import Device, Entry
 
@@ -51,7 +51,7 @@ class Gold:
         if not self._shares:
             raise BadPlan(f"gold process {plan.process} of {plan.processes} has no device")
         recording = str(plan.options.get("recording", ""))
-        self.recording = read_hsdatalog(recording, self._shares[0][0].part) if recording else None
+        self.recording = read(recording, self._shares[0][0].part) if recording else None
 
     def record(self, device: Device, entry: Entry, acked_us: int) -> None:
         """A frame is done."""

@@ -1,6 +1,6 @@
 """Recordings of real sensors: readers, and sources that put them through a virtual part so that the node's own driver reads them.
 
-    recording = read_hsdatalog(folder, "iis3dwb")
+    recording = read(folder, "iis3dwb")
     twin = load("iis3dwb")(world, Replay(recording), ppm=recording.ppm(26_667.0))
 
 ST's data log (FP-SNS-DATALOG2): `device_config.json` describes each sensor; `<sensor>.dat` is packets that begin with a running
@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from triax_sim.motion import Array, Motion
 
-__all__ = ["BadRecording", "Recording", "Replay", "read_csv", "read_hsdatalog"]
+__all__ = ["SAME_SCALE", "BadRecording", "Recording", "Replay", "read", "read_csv", "read_hsdatalog"]
 
 COUNTER = 4  # bytes before each packet's payload
 STAMP = 8  # bytes of time behind each block
 SD_CARD = 0  # acquisition_info.interface: packet sizes differ between card and USB
 # ADcmXL3021: 2^15 codes are 62.5 g, 1.907 mg a code. Its CSV holds g with six digits, from which the codes come back exactly.
 ADCMXL_SCALE_G = 62.5 / 32768
+SAME_SCALE = 0.01  # more than rounding in data sheets and less than the step between ranges
 
 
 class BadRecording(ValueError):
@@ -76,6 +77,15 @@ class Recording:
 
         return motion
 
+    def played(self, from_s: float) -> Motion:
+        """The recording as something that happens once, from `from_s` on; nothing before and after. To be added to other motion."""
+        recorded, end_s = self.motion(), from_s + (len(self.counts) - 1) / self.rate_hz
+
+        def motion(t: Array) -> Array:
+            return np.where(((t >= from_s) & (t <= end_s))[:, None], recorded(t - from_s), 0.0)
+
+        return motion
+
 
 class Replay:
     """Sample source: the recording's counts as they are, sample by sample, through a part of the same scale.
@@ -93,8 +103,8 @@ class Replay:
         self._rows = rows
 
     def begin(self, first: int, start_us: float, rate_hz: float, lsb_per_g: float, low: int, high: int) -> None:
-        """The part tells its scale; 1 % is more than rounding in data sheets and less than the step between ranges."""
-        if abs(lsb_per_g * self.recording.scale_g - 1) > 0.01:
+        """The part tells its scale."""
+        if abs(lsb_per_g * self.recording.scale_g - 1) > SAME_SCALE:
             name, scale = self.recording.name, self.recording.scale_g
             raise BadRecording(f"{name} was recorded at {1e3 * scale:.3f} mg a count; configure the range with that scale")
 
@@ -102,6 +112,11 @@ class Replay:
         index = np.arange(first, first + count)
         total = len(self._rows)
         return self._rows[index % total if self.repeat else np.minimum(index, total - 1)]
+
+
+def read(path: Path | str, sensor: str) -> Recording:
+    """A CSV of VibrationDAQ, or the folder of an ST data log. Raises BadRecording."""
+    return read_csv(path) if Path(path).suffix == ".csv" else read_hsdatalog(path, sensor)
 
 
 def read_hsdatalog(folder: Path | str, sensor: str) -> Recording:

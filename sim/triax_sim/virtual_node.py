@@ -15,9 +15,12 @@ from triax_proto.frame import parse
 from triax_sim import chips as twins
 from triax_sim.bulk import PARTS, device_ids
 from triax_sim.meter import Meter
+from triax_sim.motion import mix, still
 from triax_sim.plan import Cohort, Plan
 from triax_sim.planted import Planted, unit
-from triax_sim.replay import Recording, Replay
+from triax_sim.replay import SAME_SCALE, Recording, Replay
+from triax_sim.scenes import GRAVITY
+from triax_sim.sensor import Sensor
 from triax_sim.wiring import connect
 from triax_sim.world import World
 
@@ -32,6 +35,9 @@ _TURN_US = 50_000
 _SLOT_BYTES = 300
 _SPOOL = 2_400  # frames: four minutes
 _WAVE = 10
+# Raw captures on command, as provisioned nodes have them: 4 s of an IIS3DWB may wait for the network.
+_RAW_SETS, _RAW_SLOTS = 256, 416
+_PLAYED_S = 4.0  # a recording of another sensor is played as motion from here on: the stream knows by then what is usual
 
 
 class _Store:
@@ -148,8 +154,10 @@ class Device:
         faults = [Planted(**item) for item in plan.options.get("planted", ()) if item["index"] == self.index]
         source: Any = unit(part, cohort.motion, seed, faults[0] if faults else None)
         self.samples = 0  # of the recording; 0: endless
-        if recording is not None:
+        if recording is not None and abs(recording.scale_g / part.scale_g - 1) < SAME_SCALE:
             source, ppm, self.samples = Replay(recording), recording.ppm(part.odr_hz), len(recording.counts)
+        elif recording is not None:
+            source = Sensor(mix(still(GRAVITY), recording.played(_PLAYED_S)))
         twin = twins.load(cohort.part)(self.world, source, ppm=ppm)
         _, bus = connect(self.world, twin)
         driver = getattr(__import__(f"triax.chips.{cohort.part}", fromlist=["x"]), cohort.part.capitalize())(bus)
@@ -169,7 +177,7 @@ class Device:
             link |= {"username": target.username, "password": target.password}
         certificate = f"{target.certificates}/{self.device:016x}.pem" if target.certificates else None
         return Node(
-            [Channel(self.device, driver, self.spool, settings)],
+            [Channel(self.device, driver, self.spool, settings, raw_sets=_RAW_SETS, raw_slots=_RAW_SLOTS)],
             _WorldClock(self.world, self._start_us),
             Link(target.ca or None, certificate, certificate),
             store,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from triax_proto.frame import checksums_ok, decode, encode, frame_dtype, parse, values_of, wire_size
 from triax_sim import ledger as ledgers
-from triax_sim import virtual_node
+from triax_sim import planted
 from triax_sim.bulk import PARTS, Bank, Layout, device_ids, reduce_counts
 from triax_sim.gold import Gold
 from triax_sim.plan import Cohort, Plan, Target
@@ -71,7 +71,7 @@ class Overheard(Sensor):
 @pytest.mark.parametrize("part", PARTS)
 def test_bulk_bytes_are_gold_bytes_for_the_same_samples(broker, tmp_path, part, monkeypatch):
     """The same counts, reduced by the node's kernels and by numpy; the header as the node measured it."""
-    monkeypatch.setattr(virtual_node, "Sensor", Overheard)
+    monkeypatch.setattr(planted, "Sensor", Overheard)
     monkeypatch.setattr(Overheard, "told", {})
     run(broker, tmp_path, Cohort("gold", 3, 1, part=part, motion="outer", clock_ppm=0.0, kind="gold"))
     gold = whole_frames(broker)
