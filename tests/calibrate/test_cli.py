@@ -90,6 +90,9 @@ def test_check_diff_clock_and_noise_of_the_same_unit(folder, calibration, captur
     assert clock["rate_hz"] == pytest.approx(26_667 * 1.0008, rel=2e-6)
     assert clock["lost_frames"] == 0
     assert run("noise", capture)["rate_hz"] == pytest.approx(99.95, rel=1e-3)
+    page = (folder / "run.noise.html").read_text()
+    for text in ("density, one-sided, ug/rtHz", "the same two-sided (/ sqrt 2)", "N of Allan, two-sided"):
+        assert text in page
 
 
 def test_a_changed_offset_fails_check_and_diff(folder, calibration):

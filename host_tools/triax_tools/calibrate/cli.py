@@ -2,7 +2,15 @@
 
 import typer
 
-from triax_tools.calibrate import command_capture, command_check, command_fit, command_fleet, command_node, command_noise
+from triax_tools.calibrate import (
+    command_capture,
+    command_check,
+    command_fit,
+    command_fleet,
+    command_node,
+    command_noise,
+    command_response,
+)
 
 __all__ = ["app"]
 
@@ -18,7 +26,7 @@ app.command()(command_check.diff)
 app.command()(command_fleet.temp)
 app.command()(command_noise.noise)
 app.command()(command_noise.clock)
-app.command()(command_noise.response)
+app.command()(command_response.response)
 app.command()(command_fleet.fleet)
 app.command()(command_node.push)
 app.command()(command_node.pull)

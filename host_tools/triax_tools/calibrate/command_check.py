@@ -13,6 +13,7 @@ from triax_tools.calibrate.console import (
     LatOption,
     MqttOption,
     Output,
+    PageOption,
     Rate,
     Scale,
     Seconds,
@@ -42,7 +43,7 @@ def check(
     lat: LatOption = None,
     height: HeightOption = 0.0,
     gravity: GravityOption = None,
-    report: Annotated[Path | None, typer.Option("--report", help="HTML report.")] = None,
+    report: PageOption = None,
     expired: Annotated[bool, typer.Option("--expired", help="Check an expired calibration all the same.")] = False,
     sensor: Sensor = "",
     unit: Unit = "",
@@ -55,7 +56,7 @@ def check(
     """Hold other data against a calibration: |a| - 1 of each rest, pass or fail."""
     output = Output(json_output)
     document = load_document(calibration)
-    hints = hints_of(sensor, unit, scale or document.identity.scale_g * 1e3 * (unit in ("", "counts")), rate)
+    hints = hints_of(sensor, unit, scale, rate, scale_g=document.identity.scale_g)
     recording = open_recording(source, hints, mqtt, seconds)
     document.check(recording.identity, now(), allow_expired=expired)
     known = gravity is not None or lat is not None or recording.gravity_m_s2
@@ -97,7 +98,7 @@ def _fill(made: Report, found: procedure.Check, rows: list[tuple[str, str, str, 
 def diff(
     first: Annotated[Path, typer.Argument(help="Earlier calibration file.")],
     second: Annotated[Path, typer.Argument(help="Later calibration file.")],
-    report: Annotated[Path | None, typer.Option("--report", help="HTML report.")] = None,
+    report: PageOption = None,
     json_output: Json = False,
 ) -> None:
     """Compare two calibrations of one unit in the nine intrinsic numbers, in standard errors. Changed: exit code 1."""

@@ -15,6 +15,7 @@ from triax_tools.calibrate.console import (
     LatOption,
     MqttOption,
     Output,
+    PageOption,
     Rate,
     Scale,
     Seconds,
@@ -30,7 +31,7 @@ from triax_tools.calibrate.console import (
 from triax_tools.calibrate.document import Document
 from triax_tools.calibrate.errors import BadInput, Refused
 from triax_tools.calibrate.imutk import imutk_fit
-from triax_tools.calibrate.model import INTRINSIC_NAMES
+from triax_tools.calibrate.model import INTRINSIC_NAMES, Array
 from triax_tools.calibrate.pose import NAMES
 from triax_tools.calibrate.procedure import Calibration
 from triax_tools.calibrate.recording import Identity, Recording
@@ -102,10 +103,15 @@ def _report(found: Calibration, document: Document, recording: Recording) -> Rep
     _rotation_section(report, document)
     report.section("Residuals", plots.residual_plot(found.pose_names, found.fit.residual_g, found.left_out_g, found.six_g))
     report.section("Where the poses were", plots.sphere_plot(found.directions))
-    kept = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in found.rests.kept]
-    refused = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in found.rests.rejected]
-    report.section("Recording", plots.rest_plot(recording.time_s, found.fit.model.apply(recording.counts), kept, refused))
+    _recording_section(report, recording, found.fit.model.apply(recording.counts), found.rests)
     return report
+
+
+def _recording_section(report: Report, recording: Recording, values_g: Array, rests: procedure.Rests) -> None:
+    kept, refused = (
+        [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in listed] for listed in (rests.kept, rests.rejected)
+    )
+    report.section("Recording", plots.rest_plot(recording.time_s, values_g, kept, refused))
 
 
 def _rotation_section(report: Report, document: Document) -> None:
@@ -128,7 +134,7 @@ def fit(
     height: HeightOption = 0.0,
     gravity: GravityOption = None,
     faces: Annotated[str, typer.Option("--faces", help="Case faces that were up in these poses, for R: +Z,+X or +Z=-Y,..")] = "",
-    report: Annotated[Path | None, typer.Option("--report", help="HTML report; default: beside the file.")] = None,
+    report: PageOption = None,
     days: Annotated[int, typer.Option("--days", help="Valid for so many days.", min=1)] = documents.VALID_DAYS,
     rule: Annotated[str, typer.Option("--rule", help="'imu_tk': that tool's own rule, prints its numbers, writes no file.")] = "",
     sensor: Sensor = "",
@@ -205,14 +211,12 @@ def _refused(output: Output, refusal: Refused, recording: Recording, page: Path)
     report.text("Why", list(refusal.reasons))
     rests = procedure.find_rests(recording)
     middle = recording.values_g - (recording.values_g.max(axis=0) + recording.values_g.min(axis=0)) / 2
-    kept = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in rests.kept]
-    refused = [(recording.time_s[r.start], recording.time_s[r.stop - 1]) for r in rests.rejected]
-    if len(kept) > 3:  # fewer have no middle
+    if len(rests.kept) > 3:  # fewer have no middle
         report.section("Where the poses were (nominal)", plots.sphere_plot(rests.means - rests.means.mean(axis=0)))
-    report.section("Recording", plots.rest_plot(recording.time_s, middle, kept, refused))
+    _recording_section(report, recording, middle, rests)
     for reason in refusal.reasons:
         output.say(f"refused: {reason}", "red")
-    output.finish(False, {"reasons": list(refusal.reasons), "poses": len(kept)}, report, page)
+    output.finish(False, {"reasons": list(refusal.reasons), "poses": len(rests.kept)}, report, page)
 
 
 def _imutk(output: Output, rule: str, recording: Recording, g_m_s2: float) -> None:

@@ -19,6 +19,7 @@ from triax_tools.calibrate.console import (
     Json,
     LatOption,
     Output,
+    PageOption,
     Scale,
     Unit,
     command,
@@ -50,7 +51,7 @@ def temp(
     lat: LatOption = None,
     height: HeightOption = 0.0,
     gravity: GravityOption = None,
-    report: Annotated[Path | None, typer.Option("--report", help="HTML report; default: beside the file.")] = None,
+    report: PageOption = None,
     unit: Unit = "",
     scale: Scale = 0.0,
     json_output: Json = False,
@@ -58,7 +59,7 @@ def temp(
     """Offset (and gain, from several captures) against temperature; the order is what an F-test at 1 % asks for."""
     output = Output(json_output)
     held = load_document(base)
-    hints = hints_of("", unit, scale or held.identity.scale_g * 1e3 * (unit in ("", "counts")), 0.0)
+    hints = hints_of("", unit, scale, 0.0, scale_g=held.identity.scale_g)
     recordings = [open_recording(source, hints) for source in sources]
     for recording in recordings:
         held.check(recording.identity, now(), allow_expired=True)

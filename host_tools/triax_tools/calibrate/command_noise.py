@@ -1,8 +1,5 @@
-"""`noise`, `clock` and `response`: what a recording says of the sensor's noise, its clock and its frequency response."""
+"""`noise` and `clock`: what a recording says of the sensor's noise and of its clock."""
 
-import csv
-import itertools
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -11,36 +8,33 @@ import typer
 from triax_tools.calibrate import clock as clocks
 from triax_tools.calibrate import noise as noises
 from triax_tools.calibrate import plots, rest
-from triax_tools.calibrate import response as responses
-from triax_tools.calibrate.console import Json, MqttOption, Output, Rate, Scale, Seconds, Sensor, Source, Unit, command, hints_of
-from triax_tools.calibrate.errors import BadInput, Refused
+from triax_tools.calibrate.console import (
+    Json,
+    MqttOption,
+    Output,
+    PageOption,
+    Rate,
+    Scale,
+    Seconds,
+    Sensor,
+    Source,
+    Unit,
+    command,
+    hints_of,
+    page_of,
+)
+from triax_tools.calibrate.errors import Refused
 from triax_tools.calibrate.model import Array
 from triax_tools.calibrate.noise import Coefficient
-from triax_tools.calibrate.readers import Hints, read
 from triax_tools.calibrate.recording import Recording
 from triax_tools.calibrate.report import Report, table
-from triax_tools.calibrate.source import LIVE, open_recording
+from triax_tools.calibrate.source import open_recording
 
-__all__ = ["clock", "noise", "response"]
+__all__ = ["clock", "noise"]
 
-PageOption = Annotated[Path | None, typer.Option("--report", help="HTML report.")]
 _STATED_PPM = 2000.0  # of a rate that a file states: loggers measure it over a second at their start, 350 ppm off has been seen
 _MOVES = 0.1  # of a recording that is still, the odd second is loud
 _USABLE = 0.8  # of half the rate: above, decimation and the part's own filter bend the density
-
-
-def _page(source: str, kind: str, given: Path | None) -> Path:
-    if given is not None:
-        return given
-    stem = Path(source.replace(LIVE, "live-").rstrip("/"))
-    return stem.with_name(f"{stem.stem}.{kind}.html") if not source.startswith(LIVE) else Path(f"{stem.name}.{kind}.html")
-
-
-def _longest(recording: Recording) -> Array:
-    """The longest stretch without a gap, in g."""
-    edges = [*recording.starts, len(recording.counts)]
-    low, high = max(itertools.pairwise(edges), key=lambda span: span[1] - span[0])
-    return recording.values_g[low:high]
 
 
 def _text(found: Coefficient) -> str:
@@ -84,7 +78,7 @@ def noise(
     """Density (one-sided) and Allan deviation with N, B, K (two-sided) and their intervals, of a sensor at rest."""
     output = Output(json_output)
     recording = open_recording(source, hints_of(sensor, unit, scale, rate), mqtt, seconds)
-    values, hz = _longest(recording), recording.rate_hz
+    values, hz = recording.longest_g, recording.rate_hz
     spectrum = noises.psd(values, hz, bin_hz or hz / min(1000, max(8, len(values) // 8)))
     density = noises.band_density(spectrum, low or 3 * spectrum.bin_hz, high or _USABLE * hz / 2)
     measured = noises.allan(values, hz)
@@ -111,7 +105,7 @@ def noise(
         "axes": [{"n": f.n.__dict__, "b": f.b.__dict__, "k": f.k.__dict__} for f in fits],
         "rate_hz": hz,
     }
-    output.finish(passed, held, made, _page(source, "noise", report))
+    output.finish(passed, held, made, report or page_of(source, "noise"))
 
 
 @command
@@ -164,7 +158,7 @@ def clock(
         "lost_frames": missing,
         "lost_samples": recording.lost_samples if len(recording.sequence) else loss.samples if loss else 0,
     }
-    output.finish(passed, held, made, _page(source, "clock", report))
+    output.finish(passed, held, made, report or page_of(source, "clock"))
 
 
 def _clock_rows(found: clocks.Clock | None) -> list[tuple[str, str]]:
@@ -203,104 +197,3 @@ def _loss(recording: Recording, stated: float) -> clocks.Loss | None:
     if len(recording.sequence) or not stated or len(recording.block_count) < 2:
         return None
     return clocks.lost_against(stated, recording.block_count, recording.block_arrival_s, _STATED_PPM)
-
-
-def _tones(path: Path) -> list[tuple[Path, responses.Tone]]:
-    """Rows of file, frequency_hz, amplitude_g, phase_deg; files stand beside the table."""
-    try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from None
-    out = []
-    for number, row in enumerate(rows, start=2):
-        try:
-            tone = responses.Tone(float(row["frequency_hz"]), float(row["amplitude_g"]), float(row["phase_deg"]))
-            out.append((path.parent / row["file"], tone))
-        except (KeyError, TypeError, ValueError):
-            raise BadInput(f"{path}:{number}: want the columns file, frequency_hz, amplitude_g, phase_deg") from None
-    if not out:
-        raise BadInput(f"{path}: holds no tones")
-    return out
-
-
-@command
-def response(
-    source: Annotated[
-        str, typer.Argument(help="Recording of one tone; with --tones a table: file,frequency_hz,amplitude_g,phase_deg.")
-    ],
-    tones: Annotated[bool, typer.Option("--tones", help="SOURCE is a table of tones of a shaker run.")] = False,
-    frequency: Annotated[float, typer.Option("--frequency", help="Where the line is, Hz; default: the strongest.")] = 0.0,
-    harmonics: Annotated[int, typer.Option("--harmonics", help="Fit so many harmonics with it.", min=1, max=50)] = 1,
-    report: PageOption = None,
-    sensor: Sensor = "",
-    unit: Unit = "",
-    scale: Scale = 0.0,
-    rate: Rate = 0.0,
-    mqtt: MqttOption = "mqtt://127.0.0.1:1883",
-    seconds: Seconds = 10.0,
-    json_output: Json = False,
-) -> None:
-    """Four-parameter sine fit of a line; or the frequency response from a shaker run."""
-    output = Output(json_output)
-    hints = hints_of(sensor, unit, scale, rate)
-    if tones:
-        _shaker(output, Path(source), hints, report)
-        return
-    recording = open_recording(source, hints, mqtt, seconds)
-    hz = recording.rate_hz
-    found = responses.sine_fit(_longest(recording), hz, frequency or None, harmonics)
-    wander = "" if found.wander_hz is None else f", halves differ by {found.wander_hz:.2g} Hz"
-    rows = [
-        (
-            "xyz"[k],
-            f"{found.amplitude_g[k]:.5g} g +- {found.amplitude_sd[k]:.2g}",
-            f"{found.phase_start_deg[k]:+.2f} deg +- {found.phase_sd[k] * 2:.2g}",
-            f"{found.residual_g[k]:.4g} g",
-        )
-        for k in range(3)
-    ]
-    head = ("axis", "amplitude, peak", "phase at the first sample", "residual, rms")
-    output.table("line", head, rows)
-    line = f"{found.frequency_hz:.6g} Hz +- {found.frequency_sd:.2g} Hz{wander}"
-    output.say(f"line at {line}")
-    made = Report("Line", True, {"recording": recording.name, "frequency": line})
-    made.section("Amplitude and phase", table(head, rows))
-    values = _longest(recording)
-    spectrum = noises.psd(values, hz, hz / min(2048, len(values) // 2))
-    made.section("Density", plots.psd_plot(spectrum, noises.band_density(spectrum, 3 * spectrum.bin_hz, hz / 2)))
-    facts = {
-        "frequency_hz": found.frequency_hz,
-        "frequency_sd": found.frequency_sd,
-        "amplitude_g": found.amplitude_g.tolist(),
-        "amplitude_sd": found.amplitude_sd.tolist(),
-        "wander_hz": found.wander_hz,
-    }
-    output.finish(True, facts, made, _page(source, "line", report))
-
-
-def _shaker(output: Output, path: Path, hints: Hints, report: Path | None) -> None:
-    listed = _tones(path)
-    recordings = [read(file, hints) for file, _ in listed]
-    records = [recording.values_g for recording in recordings]
-    wanted = [tone for _, tone in listed]
-    nominal = float(np.median([recording.rate_hz for recording in recordings]))
-    true_rate, off_ppm = responses.rate_from_tones(records, wanted, nominal)
-    output.say(f"true rate {true_rate:,.3f} Hz, {off_ppm:+.1f} ppm off the recordings' {nominal:,.3f} Hz; used from here on")
-    found = responses.frequency_response(records, wanted, true_rate)
-    rows = [
-        (
-            f"{r.frequency_hz:.6g} Hz",
-            f"{r.magnitude:.5f} +- {r.magnitude_sd:.1g}",
-            f"{r.phase_deg:+.3f} deg +- {r.phase_sd:.1g}",
-            "xyz"[r.axis],
-            f"{r.transverse * 100:.2f} %",
-        )
-        for r in found
-    ]
-    head = ("tone", "sensor / reference", "phase", "axis", "transverse")
-    output.table("frequency response", head, rows)
-    made = Report("Frequency response", True, {"tones": path.name, "true rate": f"{true_rate:,.3f} Hz ({off_ppm:+.1f} ppm)"})
-    made.section("Response", plots.response_plot(found), table(head, rows))
-    facts = {"rate_hz": true_rate, "off_ppm": off_ppm, "tones": [r.__dict__ for r in found]}
-    output.finish(True, facts, made, report or path.with_suffix(".response.html"))

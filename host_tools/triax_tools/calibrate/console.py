@@ -23,6 +23,7 @@ from triax_tools.calibrate.model import STANDARD_G
 from triax_tools.calibrate.readers import Hints
 from triax_tools.calibrate.recording import Identity
 from triax_tools.calibrate.report import Report
+from triax_tools.calibrate.source import LIVE
 
 __all__ = [
     "GravityOption",
@@ -31,6 +32,7 @@ __all__ = [
     "LatOption",
     "MqttOption",
     "Output",
+    "PageOption",
     "Rate",
     "Scale",
     "Seconds",
@@ -43,6 +45,7 @@ __all__ = [
     "hints_of",
     "load_document",
     "now",
+    "page_of",
 ]
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
@@ -57,6 +60,7 @@ Unit = Annotated[str, typer.Option("--unit", help="Unit of a table: counts, g, m
 Scale = Annotated[float, typer.Option("--scale", help="Milli-g per count, where the file does not say.")]
 Rate = Annotated[float, typer.Option("--rate", help="Samples per second, where the file has no time.")]
 Seconds = Annotated[float, typer.Option("--seconds", help="How long to listen to a live node.")]
+PageOption = Annotated[Path | None, typer.Option("--report", help="HTML report; default: beside the file.")]
 
 P = ParamSpec("P")
 
@@ -145,9 +149,15 @@ def _refusal_page(name: str, options: Mapping[str, Any]) -> Path | None:
         return out.with_suffix(".html")
     for key in ("calibration", "second", "source"):
         if isinstance(held := options.get(key), str | Path) and str(held):
-            stem = Path(str(held).replace(":", "-").rstrip("/"))
-            return stem.with_name(f"{stem.stem}.{name}.html") if stem.parent.is_dir() else Path(f"{stem.stem}.{name}.html")
+            return page_of(str(held), name)
     return None
+
+
+def page_of(source: str, kind: str) -> Path:
+    """The report of a command without --report: beside what it read; of a live node, here."""
+    stem = Path(source.replace(LIVE, "live-").rstrip("/"))
+    name = f"{stem.stem}.{kind}.html"
+    return stem.with_name(name) if stem.parent.is_dir() else Path(name)
 
 
 def gravity_of(value: float | None, latitude_deg: float | None, height_m: float, recorded_m_s2: float = 0.0) -> Gravity:
@@ -164,9 +174,12 @@ def gravity_of(value: float | None, latitude_deg: float | None, height_m: float,
     )
 
 
-def hints_of(sensor: str, unit: str, scale_mg: float, rate_hz: float, identity: Identity | None = None) -> Hints:
-    """Options of a recording that says little of itself. `scale_mg`: milli-g per count."""
-    return Hints(sensor=sensor, unit=unit, scale_g=scale_mg / 1e3, rate_hz=rate_hz, identity=identity or Identity())
+def hints_of(
+    sensor: str, unit: str, scale_mg: float, rate_hz: float, identity: Identity | None = None, scale_g: float = 0.0
+) -> Hints:
+    """Options of a recording that says little of itself. `scale_mg`: milli-g per count; else `scale_g`, if the unit is counts."""
+    scale = scale_mg / 1e3 or scale_g * (unit in ("", "counts"))
+    return Hints(sensor=sensor, unit=unit, scale_g=scale, rate_hz=rate_hz, identity=identity or Identity())
 
 
 def load_document(path: Path) -> Document:

@@ -4,6 +4,7 @@ Values are means of raw counts (of `decimation` samples each), so a file of fram
 to a fit: the mean of a rest loses nothing by it.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -76,6 +77,12 @@ class Recording:
     def values_g(self) -> Array:
         """Values in nominal g (n, 3)."""
         return np.asarray(self.counts * self.identity.scale_g)
+
+    @property
+    def longest_g(self) -> Array:
+        """The longest stretch without a gap, in nominal g."""
+        low, high = max(itertools.pairwise([*self.starts, len(self.counts)]), key=lambda span: span[1] - span[0])
+        return self.values_g[low:high]
 
     @property
     def name(self) -> str:
