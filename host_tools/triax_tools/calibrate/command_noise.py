@@ -87,8 +87,9 @@ def noise(
     head = ("95 % intervals in brackets", "x", "y", "z")
     output.table(f"{len(values):,} values at {hz:.6g} Hz ({len(values) / hz:,.0f} s)", head, rows)
     moving = _moving(recording)
-    if moving > _MOVES:
-        output.say(f"note: {moving * 100:.0f} % of the recording is not still: this is noise and motion.", "yellow")
+    notes = [f"{moving * 100:.0f} % of the recording is not still: this is noise and motion."] if moving > _MOVES else []
+    for note in notes:
+        output.say(f"note: {note}", "yellow")
     output.say("Data sheets give the one-sided density; Allan's N and kalibr's noise density are two-sided: smaller by sqrt(2).")
     passed = not limit or bool((density * 1e6 <= limit).all())
     facts = {
@@ -98,6 +99,7 @@ def noise(
     }
     made = Report("Noise", passed, facts, "One-sided densities; N, B, K of the Allan deviation are two-sided (density / sqrt 2).")
     made.section("Per axis", table(head, rows))
+    made.text("To know", notes)
     made.section("Density", plots.psd_plot(spectrum, density))
     made.section("Allan deviation", plots.allan_plot(measured, fits))
     held = {

@@ -94,6 +94,7 @@ def check_plot(residual_g: Array, expected_g: Array) -> str:
     axes.plot(x, residual_g * 1e6, "o", ms=4, color="#2471a3", label="found")
     axes.use_sticky_edges = False
     axes.margins(y=0.08)
+    axes.locator_params(axis="x", integer=True)
     axes.set_xlabel("rest")
     axes.set_ylabel("|a| - 1, ug of local g")
     axes.legend(ncols=2, fontsize=8)
@@ -155,7 +156,8 @@ def allan_plot(measured: Allan, fits: Sequence[NoiseFit]) -> str:
         axes.errorbar(tau, sigma, sigma * measured.relative_error, color=_AXIS[k], lw=0, elinewidth=0.7, marker="o", ms=2.5)
         n, b, q = (c.value or 0.0 for c in (fit.n, fit.b, fit.k))
         model = np.sqrt(n**2 / tau + 2 * np.log(2) / np.pi * b**2 + q**2 * tau / 3) * 1e6
-        axes.plot(tau, model, color=_AXIS[k], lw=1, label=f"{'xyz'[k]}: N {n * 1e6:.3g} ug s^1/2")
+        told = f"{n * 1e6:.3g}" if fit.n.value is not None else f"< {(fit.n.bound or 0) * 1e6:.3g}"
+        axes.plot(tau, model, color=_AXIS[k], lw=1, label=f"{'xyz'[k]}: N {told} ug s^1/2")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("tau, s")

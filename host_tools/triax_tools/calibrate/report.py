@@ -33,9 +33,9 @@ _NUMBER = re.compile(r"([+-]{1,2}|<)? ?\d|$")  # also "+- 3 ug" and an empty cel
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """An HTML table; columns of numbers stand right."""
-    columns = [all(_NUMBER.match(str(row[k])) for row in rows) for k in range(len(head))]
-    right = [' class="n"' if number and k else "" for k, number in enumerate(columns)]
+    """An HTML table; columns of numbers that have a heading stand right (without one they are remarks)."""
+    numbers = [bool(head[k]) and all(_NUMBER.match(str(row[k])) for row in rows) for k in range(len(head))]
+    right = [' class="n"' if number and k else "" for k, number in enumerate(numbers)]
     out = ["<table><tr>", *(f"<th{side}>{html.escape(cell)}</th>" for cell, side in zip(head, right, strict=True)), "</tr>"]
     for row in rows:
         cells = (f"<td{side}>{html.escape(str(cell))}</td>" for cell, side in zip(row, right, strict=True))
