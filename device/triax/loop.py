@@ -80,7 +80,7 @@ class Loop:
         self._emit = emit
         self._on_gap = on_gap
         self._values = values
-        self._counts = array("i", bytes(12 * part.FIFO_SETS))
+        self._counts = array("i", range(3 * part.FIFO_SETS))  # of bytes() there would be as many once more for a moment
         self._flags = 0
         self._phase = first_sample % 1000  # of the test pattern
         self._unseen = 0  # samples that the clock has not been told of

@@ -64,7 +64,7 @@ class Node:
         watchdog=None,
         time_server=None,
         window: int = 16,
-        out_bytes: int = 4096,
+        out_bytes: int = 2048,
         random_below=_random_below,
         log=_silent,
     ) -> None:

@@ -1,4 +1,4 @@
-// Runs a script on the 32-bit WebAssembly build of MicroPython.
+// Runs a script on the 32-bit WebAssembly build of MicroPython, which collects garbage only where the script has a line "# stage".
 // Arguments: folder of the package triax, script, tape, file for the output.
 import fs from "node:fs";
 import path from "node:path";
@@ -15,11 +15,14 @@ function copy(from, to) {
   mp.FS.mkdir(to);
   for (const entry of fs.readdirSync(from, { withFileTypes: true })) {
     if (entry.isDirectory() && entry.name !== "__pycache__") copy(path.join(from, entry.name), `${to}/${entry.name}`);
-    else if (entry.name.endsWith(".py")) mp.FS.writeFile(`${to}/${entry.name}`, fs.readFileSync(path.join(from, entry.name)));
+    else if (/\.m?py$/.test(entry.name)) mp.FS.writeFile(`${to}/${entry.name}`, fs.readFileSync(path.join(from, entry.name)));
   }
 }
 copy(device, "/triax");
 mp.FS.writeFile("/tape.bin", fs.readFileSync(tape));
 mp.runPython("import sys; sys.path.insert(0, '/')");
-mp.runPython(fs.readFileSync(script, "utf8"));
+for (const stage of fs.readFileSync(script, "utf8").split("\n# stage\n")) {
+  mp.runPython(stage);
+  mp.runPython("import gc; gc.collect()");
+}
 fs.writeFileSync(output, mp.FS.readFile("/out.bin"));

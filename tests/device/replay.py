@@ -99,10 +99,7 @@ def main(tape_path, out_path):
     emit = out.emit
     ticks_us = replay.ticks_us
     clock = SampleClock(ticks_us())
-    start = head["start"]
-    capture = Capture(
-        part, clock, ticks_us, head["device"], head["boot"], emit, out.on_gap, sequence=start % 2**32, first_sample=start
-    )
+    capture = Capture(part, clock, ticks_us, head["device"], head["boot"], emit, out.on_gap, **head["numbers"])
     part.check()
     part.reset()
     capture.configure(3, head["range_g"], head["odr_hz"], head["decimation"])

@@ -68,9 +68,13 @@ def part_class(name):
     return next(c for c in vars(module).values() if isinstance(c, type) and getattr(c, "NAME", "") == name)
 
 
-def record(name, bus_kind, start, decimation, frames, seed=1, stalls=2):
-    """Run a part until it has given `frames` frames; returns (tape bytes, list of frames and raw frames as emitted)."""
-    world = World(start_us=start)
+def record(name, bus_kind, limit, decimation, frames, seed=1, stalls=2):
+    """Run a part until it has given `frames` frames; returns (tape bytes, list of frames and raw frames as emitted).
+
+    Time, sequence and sample number pass `limit` within the run.
+    """
+    world = World(start_us=limit - 500_000)
+    sequence, first_sample = (limit - frames // 2) % 2**32, limit - 5 * decimation * frames
     driver = part_class(name)
     twin = chips.load(name)(world, noise(driver.COUNT_BITS), ppm=4000.0)
     bus, device = connect(world, twin, bus_kind)
@@ -85,7 +89,8 @@ def record(name, bus_kind, start, decimation, frames, seed=1, stalls=2):
         out.append(bytes(buffer[:length]))
 
     clock = SampleClock(tape.ticks_us())
-    capture = Capture(part, clock, tape.ticks_us, DEVICE, BOOT, emit, lambda *_: None, sequence=start % 2**32, first_sample=start)
+    numbers = {"sequence": sequence, "first_sample": first_sample}
+    capture = Capture(part, clock, tape.ticks_us, DEVICE, BOOT, emit, lambda *_: None, **numbers)
     part.check()
     part.reset()
     capture.configure(3, driver.RANGES_G[-1], odr_hz, decimation)
@@ -111,7 +116,7 @@ def record(name, bus_kind, start, decimation, frames, seed=1, stalls=2):
         "range_g": part.range_g,
         "odr_hz": odr_hz,
         "decimation": decimation,
-        "start": start,
+        "numbers": numbers,
         "device": DEVICE,
         "boot": BOOT,
         "polls": polls,

@@ -82,8 +82,9 @@ class Part:
 
     def level(self):
         now = self._world.ticks_us()
-        self._rest += ((now - self._last) & 0x3FFFFFFF) * (_ODR_HZ // 1000)
-        self._last = now
+        us = (now - self._last) & 0x3FFFFFFF
+        self._last = (now - us % 1000) & 0x3FFFFFFF
+        self._rest += us // 1000 * _ODR_HZ
         self._sets = self._rest // 1000
         self._rest -= self._sets * 1000
         if self._sets > self.FIFO_SETS:
@@ -91,11 +92,8 @@ class Part:
         return self._sets
 
     def read_fifo(self, out):
-        sets = self._sets
+        sets = self._sets  # of whatever `out` holds
         self._sets = 0
-        if sets and not out[1]:  # once: it is always the same buffer, and the node does not change it
-            for i in range(len(out)):
-                out[i] = i & 1023
         return sets
 
     def temperature_mc(self):
@@ -212,18 +210,24 @@ def run(step, advance, steps):
         advance()
 
 
-def main(ms, locked):
+def build(locked):
+    """(world, link, channel, node), measuring and connected."""
     world = World()
     store = Store()
     boot.seed(store, 1800000000)
     link = Link()
     settings = {"range_g": 2, "odr_hz": _ODR_HZ, "health_period_s": 80000 if locked else 10}
-    channel = Channel(0x0011223344556677, Part(world), Spool(Memory(40, 273)), settings)
+    channel = Channel(0x0011223344556677, Part(world), Spool(Memory(32, 273)), settings)
     node = Node([channel], Clock(world), link, store, {"host": "x", "port": 1, "tls": False}, Board())
     node.start()
+    run(node.step, world.advance, 400)
+    return world, link, channel, node
+
+
+def main(ms, locked):
+    world, link, channel, node = build(locked)
     step = node.step  # a bound method is an allocation
     advance = world.advance
-    run(step, advance, 400)
     steps = ms * 1000 // _STEP_US
     gc.collect()
     before = gc.mem_alloc()

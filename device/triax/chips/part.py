@@ -223,7 +223,9 @@ class Part:
             self.self_test_reason = "no source states limits for the %s" % self.NAME
             return INCONCLUSIVE
         setup, one, other = self._deflection()
-        kept = [(register, self.device.read(register)) for register, _ in [*setup, one]]
+        registers = [register for register, _ in setup]
+        registers.append(one[0])
+        kept = [(register, self.device.read(register)) for register in registers]
         means = []
         spreads = []
         try:
