@@ -19,6 +19,7 @@ from triax_tools.calibrate.virtual import draw_imperfections, truth_of
 from typer.testing import CliRunner
 
 from .node import DEVICE, PahoNode, RealNode, mosquitto
+from .test_document import make
 from .test_drift import fleet_of
 from .test_recording import frames_of, write_capture
 from .test_response import shaker_run
@@ -149,6 +150,13 @@ def test_exit_1_six_faces_are_refused_and_the_report_is_written(tmp_path, small)
     assert run("fit", small, "-o", tmp_path / "six.json", code=1)["reasons"]
 
 
+def test_i2_a_capture_of_another_full_scale_is_refused(tmp_path, small):
+    file = tmp_path / "other.json"
+    file.write_text(document.dump(make(scale=1 / 8)[0]))
+    text = says("check", file, small, "--expired", "--report", tmp_path / "other.html", code=2)
+    assert "is of full scale +-16 g (0.4883 mg a count); the sensor runs at 0.06104 mg a count" in text
+
+
 @pytest.mark.parametrize(
     ("args", "text"),
     [
@@ -160,6 +168,7 @@ def test_exit_1_six_faces_are_refused_and_the_report_is_written(tmp_path, small)
         (["response", "nothing.csv", "--tones"], "cannot be read"),
         (["push", "nothing.json"], "cannot be read"),
         (["noise", "live:0011223344556677", "--mqtt", "ftp://x"], "want mqtt://host:1883"),
+        (["noise", "lake:0011223344556677@yesterday"], "want lake:<device>@<start>/<end>"),
     ],
 )
 def test_exit_2_usage(tmp_path, monkeypatch, args, text):

@@ -49,8 +49,7 @@ def read(path: Path, hints: Hints | None = None) -> Recording:
     if not start:
         raise BadInput(f"{path}: the file is empty")
     if start.startswith(b'{"format": "triax-capture/'):
-        recording = capfile.load(path)
-        return recording.with_identity(scale_g=hints.scale_g) if hints.scale_g else recording
+        return capfile.load(path)
     if start.startswith((_HDF5, b"MATLAB 7.3")):
         return _hdf5(path, hints)
     return _table(path, hints)
@@ -73,7 +72,7 @@ def _hsdatalog(folder: Path, hints: Hints) -> Recording:
     return from_values(
         log.counts,
         log.rate_hz,
-        Identity(part=log.name.removesuffix("_acc"), range_g=hints.identity.range_g, scale_g=hints.scale_g or log.scale_g),
+        Identity(part=log.name.removesuffix("_acc"), range_g=hints.identity.range_g, scale_g=log.scale_g or hints.scale_g),
         block_count=np.asarray(log.stamp_index, float) + 1,
         block_arrival_s=np.asarray(log.stamp_s, float),
         known_rate_hz=log.odr_hz,
