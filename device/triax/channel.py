@@ -133,12 +133,6 @@ class Channel:
 
     # --- told by the network ---
 
-    def offer(self, data) -> int:
-        """A Config has come; returns what triax.config did."""
-        result = self.configuration.offer(data)
-        self.decided(result)
-        return result
-
     def decided(self, result: int) -> None:
         """The configuration decided something: use it, say it."""
         if result == APPLIED:

@@ -167,11 +167,7 @@ def _main_linux(arguments) -> int:
     log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
     try:
         settings = load(options.config)
-        burst = max(
-            [part_class(s.get("part", "")).FIFO_SETS * part_class(s["part"]).SET_BYTES + 1 for s in settings.get("sensor", [])]
-            or [0]
-        )
-        for line in linux_system.checks(burst):
+        for line in linux_system.checks(_burst_bytes(settings)):
             log(line)
         if options.check:
             return 0

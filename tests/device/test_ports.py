@@ -15,6 +15,8 @@ import pytest
 from triax import main
 from triax.errors import BadSetting
 from triax.ports import disk, linux, linux_system
+from triax.segments import Segments
+from triax.spool import Spool
 
 from .brokers import Listener, Mosquitto, wait_for
 
@@ -227,9 +229,6 @@ def test_the_store_keeps_the_old_value_until_the_new_one_is_whole(tmp_path, monk
 
 
 def test_files_are_synced_aside(tmp_path):
-    from triax.segments import Segments
-    from triax.spool import Spool
-
     files = disk.Files(str(tmp_path / "spool"))
     storage = Segments(files, 16, 24, 8, sync_frames=1)
     spool = Spool(storage)
@@ -239,6 +238,33 @@ def test_files_are_synced_aside(tmp_path):
     wait_for(files._queue.empty, "the syncs")
     again = Spool(Segments(disk.Files(str(tmp_path / "spool")), 16, 24, 8))
     assert again.depth == 16
+
+
+def test_store_and_files_of_the_boards(tmp_path, monkeypatch):
+    """The same modules run on MicroPython in test_upy_node."""
+    from triax.ports import flash
+
+    store = flash.Store(str(tmp_path / "store"))
+    assert store.read("a") is None
+    store.write("a", b"1")
+    store.write("a", b"22")
+    assert flash.Store(str(tmp_path / "store")).read("a") == b"22"
+    monkeypatch.setattr("os.rename", lambda *_: (_ for _ in ()).throw(OSError(28, "no space left on device")))
+    with pytest.raises(OSError, match="no space"):
+        store.write("a", b"333")
+    assert store.read("a") == b"22"
+    files = flash.Files(str(tmp_path / "spool"))
+    storage = Segments(files, 16, 24, 8, sync_frames=1)
+    spool = Spool(storage)
+    for number in range(20):
+        spool.put(b"frame %02d" % number, 8)
+    storage.close()
+    again = Segments(flash.Files(str(tmp_path / "spool")), 16, 24, 8)
+    assert Spool(again).depth == 16
+    again.close()
+    name = files.names()[0]
+    files.remove(name)
+    assert name not in files.names()
 
 
 def test_free_memory_and_signal(monkeypatch, tmp_path):

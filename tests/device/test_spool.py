@@ -417,3 +417,17 @@ def test_fuzz_files_of_any_content(contents):
 def test_the_caller_is_told_what_cannot_be(make):
     with pytest.raises(ValueError, match=r"."):
         make()
+
+
+def test_a_file_that_cannot_be_opened_again_costs_its_frame_and_counts_it():
+    disk = Disk()
+    storage = Segments(disk, 2 * PER, SIZE, PER)
+    spool = Spool(storage)
+    for number in range(PER + 1):
+        spool.put(frame(number), len(frame(number)))
+    opened, disk.open = disk.open, lambda name: (_ for _ in ()).throw(OSError(errno.EIO, "input/output error"))
+    assert not spool.read(spool.next(0))
+    disk.open = opened
+    assert (storage.corrupt, spool.dropped, spool.depth) == (1, 1, PER)
+    assert spool.read(spool.next(0))
+    assert bytes(spool.buffer[spool.start : spool.start + spool.length]) == frame(1)

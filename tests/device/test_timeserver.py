@@ -96,6 +96,18 @@ def test_another_server_is_asked_when_one_fails(what):
     assert clock.utc_us() is not None
 
 
+def test_a_socket_that_fails_while_an_answer_is_awaited():
+    net = Net()
+    clock = make(net)
+    clock.step()
+    receive, net.receive = net.receive, lambda: (_ for _ in ()).throw(OSError(111, "connection refused"))
+    clock.step()
+    assert "refused" in clock.reason
+    net.receive = receive
+    net.run(clock, 6)
+    assert clock.utc_us() is not None
+
+
 def test_retries_back_off():
     net = Net()
     net.behaviour["good"] = {"silent": True}

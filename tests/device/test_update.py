@@ -3,11 +3,13 @@
 import hashlib
 import json
 import random
+import sys
+import types
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from triax.update import CONFIRM_ACKS, NO_CAPTURE_MS, SILENT_MS, Probation, Slots, manifest_hash
+from triax.update import CONFIRM_ACKS, NO_CAPTURE_MS, SILENT_MS, Probation, Slots, manifest_hash, run
 
 from .node_rig import Store
 
@@ -126,3 +128,23 @@ def test_every_bit_of_the_record_counts(tried):
         data[random.Random(1).randrange(len(data))] ^= 4
         tried._store.data["slots"] = bytes(data)
         assert Slots(tried._store, "").active == 0
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no such pin")])
+def test_the_program_of_the_slot_runs_and_a_trial_that_ends_badly_is_taken_back(tried, monkeypatch, capsys, fault):
+    ran, restarts = [], []
+
+    def program(settings, port_class, slots):
+        ran.append((settings, port_class, sys.path[0], slots.trial))
+        if fault:
+            raise fault
+
+    monkeypatch.setitem(sys.modules, "triax.ports.board", types.SimpleNamespace(Port="port"))
+    monkeypatch.setattr("triax.main.run", program)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    run(tried._store, tried._root, "node.json", "board", lambda: restarts.append(1))
+    assert ran == [("node.json", "port", tried._root + "/b", True)]
+    assert restarts == [1]
+    left = Slots(tried._store, tried._root)
+    assert (left.active, "no such pin" in left.reason) == ((0, True) if fault else (1, False))
+    assert ("no such pin" in capsys.readouterr().out) == bool(fault)

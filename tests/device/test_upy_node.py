@@ -91,8 +91,9 @@ peak = max(peak, gc.mem_alloc())
 """
 TOLD = """
 # stage
-told = {"live": live, "peak": peak, "frames": link.frames - first, "state": node.core.state == mqtt.UP, "reconnects": node.reconnects}
-print(json.dumps(told | {"dropped": channel.frames.spool.dropped, "gaps": channel.capture.gaps}))
+told = {"live": live, "peak": peak, "frames": link.frames - first, "state": node.core.state == mqtt.UP}
+lost = {"reconnects": node.reconnects, "dropped": channel.frames.spool.dropped, "gaps": channel.capture.gaps}
+print(json.dumps(told | lost))
 open("/out.bin", "wb").close()
 """
 

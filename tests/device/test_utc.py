@@ -96,6 +96,16 @@ def test_a_step_is_a_step_and_forgets_the_rate():
     assert node.look()[1] > 1200  # the crystal's 20 ppm again
 
 
+def test_exchanges_that_no_rate_can_join_are_kept_apart():
+    """Each interval holds for itself, but the crystal would have had to run at 15 ppm, then at -15."""
+    utc = Utc(20)
+    for offset in (0, 960, 0):
+        utc.set(UTC_AT_BOOT + offset, 20)
+        assert not utc.stepped
+        utc.pass_time(64_000_000)
+    assert utc.error_us() >= 1280  # nothing is known of the rate
+
+
 @pytest.mark.parametrize("ppm", [-20, 20])
 def test_silence_for_a_year(ppm):
     node = Node(4, ppm)
