@@ -2,9 +2,9 @@
 
     python -m triax_backend.bridge --metrics-port 9101        # servers from TRIAX_MQTT, TRIAX_KAFKA
 
-A persistent session under a stable client id; a round every few milliseconds takes what the socket holds, puts it into Kafka as one
-batch, and acknowledges the batches that are complete, oldest first. An acknowledgement belongs to the connection on which its
-message came: packet ids mean something else on the next one, where the broker sends all that was not acknowledged again.
+A persistent session under a stable client id. Every 50 ms what the socket holds is read, every 50 to 250 ms it goes into Kafka as
+one batch, and batches that are complete are acknowledged at once, oldest first. An acknowledgement belongs to the connection on
+which its message came: packet ids mean something else on the next one, where the broker sends all that was not acknowledged again.
 
 Memory is bounded by a window of our own on unacknowledged messages: mosquitto 2.0.11 lets every acknowledgement release a whole
 window of its own. A full window stops the reading, not the pings.
@@ -26,7 +26,7 @@ from triax_backend import frame_rows, mqtt_wire
 from triax_backend.metrics import Account, serve
 from triax_backend.mqtt_link import Address, open_link
 from triax_backend.preflight import probe
-from triax_backend.produce import Batch, KafkaOut
+from triax_backend.produce import Batch, KafkaOut, round_s
 from triax_backend.settings import Settings
 from triax_backend.subscription import Ended, Oversized, Subscription
 from triax_backend.topics import TopicsUnavailable
@@ -35,8 +35,8 @@ __all__ = ["Bridge", "main"]
 
 log = logging.getLogger("triax.bridge")
 
-ROUND_S = 0.05  # however few its messages are, a round costs 16 records, one a partition
-WINDOW = 40_000  # messages taken and not acknowledged: 12 MB; 0.4 s of Kafka's latency at 100,000/s
+ROUND_S = 0.05
+WINDOW = 40_000  # messages in Kafka's hands and not acknowledged: 12 MB; 0.4 s of its latency at 100,000/s
 KEEPALIVE_S = 30
 _BUFFER_BYTES = 4 << 20  # of the socket: 13,000 frames
 _READ_BYTES = 65_536  # at least, so that a message larger than the window's last frames gets in
@@ -44,6 +44,7 @@ _BACKOFF_S = (0.2, 10.0)
 # Kafka gets this long to report what is in flight at SIGTERM; the supervisor kills after 30 s.
 _DRAIN_S = 20.0
 _LOOK_S = 0.01
+_SLACK_S = 0.01  # a round that is nearly due is due
 
 
 def backoff_s(attempt: int) -> float:
@@ -68,6 +69,7 @@ class Bridge:
         self._buffer = bytearray(_BUFFER_BYTES)
         self._bytes = np.frombuffer(self._buffer, np.uint8)
         self._filled = 0
+        self._forwarded_s = self._due_s = 0.0
         self._dropped_before = 0.0
         self._up_s = 0.0  # how long the last connection held
         self._out: KafkaOut
@@ -159,7 +161,11 @@ class Bridge:
             self._paused.inc()
         else:
             more = self._read(link, session)
-            self._forward(session)
+            now_s = time.monotonic()
+            if more or now_s >= self._due_s:
+                count = self._forward(session)
+                self._due_s = now_s + max(self.round_s, round_s(count / max(now_s - self._forwarded_s, self.round_s))) - _SLACK_S
+                self._forwarded_s = now_s
         self._complete()
         self._send += session.due(time.monotonic(), paused=full)
         self._subscribed.set(session.subscribed)
@@ -181,10 +187,10 @@ class Bridge:
             session.heard(time.monotonic())
         return True
 
-    def _forward(self, session: Subscription) -> None:
-        """Everything whole in the buffer becomes one batch of this connection."""
+    def _forward(self, session: Subscription) -> int:
+        """Everything whole in the buffer becomes one batch of this connection; the number of its messages."""
         if not self._filled:
-            return
+            return 0
         acknowledge: list[Any] = []
         batch = self._out.begin((self._epoch, acknowledge))
         try:
@@ -203,6 +209,7 @@ class Bridge:
             self._out.seal(batch)
         self._buffer[: self._filled - used] = self._buffer[used : self._filled]
         self._filled -= used
+        return batch.messages
 
     def _message(self, batch: Batch, item: mqtt_wire.Publish | Oversized) -> None:
         if isinstance(item, Oversized):
@@ -246,6 +253,7 @@ class Bridge:
 
     def _drain(self, link: Any, session: Subscription) -> None:
         """SIGTERM: what was taken is delivered and acknowledged, the session stays with the broker."""
+        self._forward(session)
         until = time.monotonic() + _DRAIN_S
         while self._unacked and time.monotonic() < until:
             self._complete(self.round_s)

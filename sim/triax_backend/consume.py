@@ -95,7 +95,9 @@ class Loop:
                 "auto.offset.reset": "earliest",
                 "partition.assignment.strategy": "range",
                 "session.timeout.ms": 10_000,
-                "fetch.wait.max.ms": 100,
+                # A fetch costs Kafka as much for one record as for a hundred; a flush takes longer than this to be due.
+                "fetch.min.bytes": 262_144,
+                "fetch.wait.max.ms": 250,
                 "queued.max.messages.kbytes": 65_536,
                 "topic.metadata.refresh.interval.ms": 10_000,
                 "error_cb": self._kafka_error,

@@ -26,7 +26,7 @@ from triax_backend.metrics import Account
 from triax_backend.settings import Settings
 from triax_backend.topics import TopicsUnavailable
 
-__all__ = ["CONNECTION", "MESSAGE_BYTES", "ONCE", "Batch", "KafkaOut"]
+__all__ = ["CONNECTION", "MESSAGE_BYTES", "ONCE", "Batch", "KafkaOut", "round_s"]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,11 @@ _DEAD_BYTES = 64_000  # of a message that is too large, kept in its dead letter
 _TIMEOUT_MS = 30_000  # delivery.timeout: then the record's fate is unknown and it is produced again
 _RETRY_S = 0.5  # before it is produced again; Kafka's own retries come within the timeout
 _METADATA_S = 5.0
+
+# At the least 50 ms: a round costs 16 records, one a partition, however few its frames are, and Kafka and each of its readers pay
+# by the record. At the most 250 ms: a node of three devices with its window of 8 sends 30 frames/s.
+_ROUND_S = (0.05, 0.25)
+_FRAMES_PER_ROUND_S = 100_000  # at 25,000 frames/s a round is 250 ms
 
 _POISON = {
     KafkaError.MSG_SIZE_TOO_LARGE,
@@ -52,6 +57,11 @@ CONNECTION = "connection"
 DOWNLINK = ("config", "calibration")
 ONCE = "/once"
 KINDS = {"raw": RAW, "info": DEVICES, "status": DEVICES, "config/ack": DEVICES, "event": EVENTS}
+
+
+def round_s(frames_s: float) -> float:
+    """Length of a round at this rate: the busier, the longer."""
+    return min(_ROUND_S[1], max(_ROUND_S[0], frames_s / _FRAMES_PER_ROUND_S))
 
 
 class Batch:

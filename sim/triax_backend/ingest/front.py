@@ -23,19 +23,16 @@ from triax_backend.ingest.gather import STEP, Acks, Gather
 from triax_backend.ingest.hold import Hold, Limits
 from triax_backend.ingest.identity import Identity, IdentityError
 from triax_backend.metrics import Account
-from triax_backend.produce import ONCE, Batch, KafkaOut
+from triax_backend.produce import ONCE, Batch, KafkaOut, round_s
 
 __all__ = ["Front"]
 
 log = logging.getLogger("triax.ingest")
 
 READ_BYTES = 65_536
-# At the least 50 ms: a round costs 16 records, one a partition, however few its frames are.
-# At the most 250 ms: a node of three devices with its window of 8 sends 30 frames/s.
-_ROUND_S = (0.05, 0.25)
-_FRAMES_PER_ROUND_S = 100_000  # at 25,000 frames/s a round is 250 ms
 _SWEEP_S = 1.0
 _DRAIN_S = 20.0
+_LEAST_S = round_s(0)
 
 
 class Front:
@@ -98,11 +95,10 @@ class Front:
         previous = time.monotonic()
         while not self.stopping:
             start = time.monotonic()
-            rate = self.round(start) / max(start - previous, _ROUND_S[0])
+            pace_s = round_s(self.round(start) / max(start - previous, _LEAST_S))
             previous = start
-            round_s = min(_ROUND_S[1], max(_ROUND_S[0], rate / _FRAMES_PER_ROUND_S))
-            self._round_s.set(round_s)
-            self._rest(start + round_s)
+            self._round_s.set(pace_s)
+            self._rest(start + pace_s)
         self._drain()
 
     def _rest(self, until_s: float) -> None:
@@ -284,7 +280,7 @@ class Front:
         self.clients.stop_listening()
         until = time.monotonic() + _DRAIN_S
         while self.out.in_flight and time.monotonic() < until:
-            self._complete(_ROUND_S[0])
+            self._complete(_LEAST_S)
         self._complete()
         if self.out.in_flight:
             log.warning("%d messages are not in Kafka and not acknowledged; their nodes send them again", self.out.in_flight)
