@@ -16,10 +16,7 @@ from triax import frame
 from triax.channel import Channel
 from triax.errors import BadSetting
 from triax.node import Node
-from triax.segments import Segments
 from triax.spool import Memory, Spool
-from triax.timeserver import TimeServer
-from triax.update import Probation
 
 _LINK = {"port": 8883, "tls": True, "keepalive_s": 30}
 _VALUES = 10
@@ -65,7 +62,7 @@ def build(settings: dict, port, log) -> Node:
         raise BadSetting("no host in [link]")
     spool = settings.get("spool", {})
     channels = [_channel(sensor, port, spool) for sensor in settings["sensor"]]
-    time_server = port.clock if isinstance(port.clock, TimeServer) else None
+    time_server = port.clock if hasattr(port.clock, "step") else None  # a triax.timeserver.TimeServer
     return Node(
         channels,
         port.clock,
@@ -98,6 +95,8 @@ def _channel(sensor: dict, port, spool: dict) -> Channel:
     size = frame.size(_VALUES)
     frames = spool.get("frames", 600)
     if spool.get("files"):
+        from triax.segments import Segments  # 3 KiB of RAM, for those who want them
+
         per_segment = min(256, frames)
         storage = Segments(port.files(sensor["device"]), frames // per_segment * per_segment, size, per_segment)
     else:
@@ -136,7 +135,12 @@ def run(path: str, port_class, log=print, slots=None) -> None:
     port.board.slots = slots
     node = build(settings, port, log)
     pins = [port.data_ready(sensor) for sensor in settings["sensor"]]
-    loop(node, port, [pin for pin in pins if pin is not None], Probation(slots, 0) if slots is not None else None)
+    probation = None
+    if slots is not None:
+        from triax.update import Probation
+
+        probation = Probation(slots, 0)
+    loop(node, port, [pin for pin in pins if pin is not None], probation)
 
 
 def _version() -> str:

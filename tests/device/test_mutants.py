@@ -56,6 +56,14 @@ MUTANTS = [
     ("segments", "test_spool", "self._next_number = number + 1", "self._next_number = number"),
     ("segments", "test_spool", "self._files.remove(_name(self._numbers[segment]))", "pass"),
     ("segments", "test_spool", "+ 1))\n        self.period", "))\n        self.period"),
+    ("frame", "test_frame", "length & 127 | 128", "length & 127"),
+    ("frame", "test_frame", "buf[at + 12] = 0x8A", "buf[at + 12] = 0x82"),
+    ("frame", "test_frame", "DEVICE - 1, at, buf, CHECKSUM", "DEVICE, at, buf, CHECKSUM"),
+    ("frame", "test_frame", "kernels.add(self.buffer, SEQUENCE, 4, 1)", "kernels.add(self.buffer, SEQUENCE, 8, 1)"),
+    ("frame", "test_frame", "kernels.add(self.lost, 0, 4, samples)", "pass"),
+    ("utc", "test_utc", "kernels.muldiv(age, self._rate_error, _UNIT)", "0"),
+    ("utc", "test_utc", "- WANDER_PPM * _PPM)", "+ WANDER_PPM * _PPM)"),
+    ("utc", "test_utc", "low = max(low, was - known)", "low = was - known"),
     ("wire", "test_wire", "if value >> 64:", "if False:"),
     ("wire", "test_wire", "if length > end - at:", "if False:"),
     ("wire", "test_wire", "if not number or tag > _U32:", "if False:"),
@@ -69,18 +77,42 @@ MUTANTS = [
     ("config", "test_config", 'if state["trial"]:', "if False:"),
     ("config", "test_config", 'command["id"] != old["command_id"]', "True"),
 ]
+# The parser that the backend has of the node's frames: module of proto/triax_proto, its tests, right, wrong
+PARSER = [
+    ("frame", "test_frame", "if not checksums_ok(frames)[0]:", "if False:"),
+    ("frame", "test_frame", "if raw.size % dtype.itemsize:", "if False:"),
+    ("frame", "test_frame", "if not (rows[:, fixed] == np.frombuffer(wire, dtype=np.uint8)[fixed]).all():", "if False:"),
+    ("frame", "test_frame", 'data[:1] != b"\\x0d" or zlib.crc32', "zlib.crc32"),
+    ("frame", "test_frame", "zlib.crc32(data[CHECKSUM_START:]) != message.checksum", "False"),
+    ("frame", "test_frame", "if not len(message.x) == len(message.y) == len(message.z):", "if False:"),
+    ("frame", "test_frame", "if len(items) not in (0, 3):", "if False:"),
+    ("frame", "test_frame", 'or not message.HasField("sequence")', ""),
+    ("frame", "test_frame", "if array is not None and checksums_ok(array).all():", "if array is not None:"),
+    ("batch", "test_batch", "if at + size > end:", "if False:"),
+    ("batch", "test_batch", "if data[at] != _TAG:", "if False:"),
+    ("batch", "test_batch", "if shift > 28:", "if False:"),
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(len(MUTANTS)))
 def test_a_wrong_version_is_found(tmp_path, number):
-    module, tests, right, wrong = MUTANTS[number]
-    shutil.copytree(DEVICE / "triax", tmp_path / "triax", ignore=shutil.ignore_patterns("__pycache__"))
-    path = tmp_path / f"triax/{module}.py"
+    check(tmp_path, DEVICE / "triax", HERE, *MUTANTS[number])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(len(PARSER)))
+def test_a_wrong_parser_of_frames_is_found(tmp_path, number):
+    check(tmp_path, DEVICE.parent / "proto/triax_proto", HERE.parent / "proto", *PARSER[number])
+
+
+def check(tmp_path, package, folder, module, tests, right, wrong):
+    shutil.copytree(package, tmp_path / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    path = tmp_path / package.name / f"{module}.py"
     source = path.read_text()
     assert source.count(right) >= 1, f"{module}.py does not say {right!r} any more"
     path.write_text(source.replace(right, wrong, 1))
-    command = [sys.executable, "-m", "pytest", "-x", "-q", HERE / f"{tests}.py"]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", folder / f"{tests}.py"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "HYPOTHESIS_DATABASE_FILE": str(tmp_path / "h")}
     try:
         done = subprocess.run(
