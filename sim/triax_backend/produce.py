@@ -310,7 +310,8 @@ class KafkaOut:
             self._send(self._again.popleft()[1])
         while self._batches and self._batches[0].open == 0:
             self.account.delivered()
-            crash.point("before_ack", self._batches[0].messages)
+            if self._batches[0].messages:
+                crash.point("before_ack", self._batches[0].messages)
             yield self._batches.popleft()
 
     @property
