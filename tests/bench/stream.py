@@ -1,6 +1,6 @@
 """What the stream and its sink cost a frame, in units of a lone mosquitto that moves the same frames; and PyFlink beside it.
 
-    python tests/bench/stream.py [--devices 10000] [--seconds 20] [--flink]
+    python tests/bench/stream.py [--devices 10000] [--seconds 15] [--flink]
 
 In one run: the generator and one mosquitto with a subscriber that throws everything away; then frames of as many devices put into
 Kafka at 10 a second each, the runner and the features sink following live. CPU is user + system of whole processes. With --flink
@@ -42,7 +42,7 @@ PARTITIONS = 16
 FLINK_ROUND = 32  # records that flink_job.py, which imports PyFlink, processes at once
 TICK_S = 0.02  # a round of the way into Kafka: its records hold what a fifth of the devices sent
 WARM_S = 6.0  # states exist, detectors are warm
-READ_S = 60.0
+READ_S = 45.0
 
 
 def feed(environ: dict[str, str], devices: int, seconds: float, sent: Any) -> None:
@@ -181,7 +181,7 @@ def alone(settings: Settings) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--devices", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=15.0)
     parser.add_argument("--flink", action="store_true")
     options = parser.parse_args()
     scenario = load("ten-thousand").with_(devices=options.devices, duration_s=options.seconds)

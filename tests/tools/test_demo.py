@@ -1,4 +1,4 @@
-"""`triax demo` as a person runs it: from nothing to a verdict, and a recording bit for bit into the database."""
+"""`triax demo` as a person runs it: from nothing to a verdict."""
 
 import contextlib
 import json
@@ -6,23 +6,16 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
-import psycopg
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
-from triax_backend.sinks import rows
-from triax_sim.bulk import device_ids
-from triax_sim.replay import read_hsdatalog
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import browser
 
 pytestmark = pytest.mark.servers
-RECORDING = Path(__file__).parents[2].parent / "shared/data/st-datalog2-iis3dwb/STWIN.box_DL2_00001"
 TRIAX = [sys.executable, "-m", "triax_tools"]
 
 
@@ -81,55 +74,3 @@ def heard(driver):
 
 def frames(driver, hop):
     return int(driver.find_element(By.CSS_SELECTOR, f"#hop-{hop} b").text.replace(",", "") or 0)
-
-
-@pytest.mark.timeout(180)
-@pytest.mark.skipif(not RECORDING.exists(), reason=f"{RECORDING.name} of ../shared/data is absent")
-def test_a_recording_is_in_the_database_count_for_count(stack, tmp_path):
-    servers = [option for name, url in vars(stack.settings).items() for option in (f"--{name}", url)]
-    options = ["--devices", "45", "--gold", "1", "--seconds", "14", "--json", "--no-page", "--recording", str(RECORDING)]
-    began_us = time.time_ns() // 1000
-    with started(tmp_path / "home", "demo", *options, *servers) as demo:
-        printed, complaint = demo.communicate(timeout=170)
-    report = json.loads(printed)
-    assert complaint == ""
-    no_loss(report)
-    recording = read_hsdatalog(RECORDING, "iis3dwb")
-    gold = next(cohort for cohort in report["scenario"]["cohorts"] if cohort["kind"] == "gold")
-    device = int(device_ids(report["scenario"]["seed"], np.array([gold["first"]]))[0])
-    stored = rows_of(stack.settings.postgres, device, began_us)
-    check_values(stored, recording)
-
-
-def rows_of(url, device, since_us):
-    """Frames of a device in the database, by sequence."""
-    columns = ", ".join(f'"{name}"' for name in rows.COLUMNS)
-    signed = device - (1 << 64 if device >> 63 else 0)
-    recent = f"device = {signed} AND received >= to_timestamp({since_us / 1e6})"
-    query = f"COPY (SELECT {columns} FROM frames WHERE {recent}) TO STDOUT (FORMAT binary)"
-    found = []
-    with psycopg.connect(url) as connection, connection.cursor().copy(query) as copy:
-        for runs, _, _ in rows.read(bytes(chunk) for chunk in copy):
-            found += list(rows.reassemble(runs))
-    return sorted(found, key=lambda frame: int(frame["sequence"]))
-
-
-def check_values(stored, recording):
-    """Every value is the sum of 267 consecutive raw counts, from first_sample; in g it is the recording's within one ulp."""
-    windows = 0
-    scale = np.float32(stored[0]["scale_g"])
-    for frame in stored:
-        first = int(frame["first_sample"])
-        for k in range(len(frame["x"]) if "x" in frame.dtype.names else 0):
-            raw = recording.counts[first + 267 * k : first + 267 * (k + 1)].astype(np.int64)
-            sums = [int(frame[axis][k]) for axis in "xyz"]
-            assert sums == raw.sum(axis=0).tolist(), (int(frame["sequence"]), k)
-            g = np.float32(np.array(sums) * float(scale) / 267)
-            wanted = np.float32(raw.mean(axis=0) * recording.scale_g)
-            assert np.all(np.abs(g - wanted) <= np.spacing(np.abs(wanted)))
-            windows += 1
-    assert windows == len(recording.counts) // 267
-    covered = int(stored[-1]["first_sample"]) + int(stored[-1]["samples"])
-    assert covered == len(recording.counts)  # the incomplete last window is in the last frame's samples, extremes and squares
-    rates = [float(frame["rate_hz"]) for frame in stored]
-    assert rates[-1] == pytest.approx(recording.rate_hz, rel=50e-6)

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 from triax_backend import hops
 from triax_backend.batch.captures import captures
 from triax_backend.batch.source import lake_tables
 from triax_backend.batch.spectra import line
+from triax_backend.sinks import rows
 from triax_backend.stream.columns import of_frames
 from triax_backend.stream.events import messages
 from triax_backend.stream.process import Stream
@@ -21,7 +23,7 @@ from triax_sim.replay import read_csv, read_hsdatalog
 from triax_tools.calibrate.response import sine_fit
 
 sys.path.insert(0, str(Path(__file__).parent))
-from test_demo import TRIAX, check_values, no_loss, rows_of, started
+from test_demo import TRIAX, no_loss, started
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(180)]
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -57,6 +59,40 @@ def same(found, wanted):
     assert sorted(e.SerializeToString(deterministic=True) for e in found) == sorted(
         e.SerializeToString(deterministic=True) for e in wanted
     )
+
+
+def rows_of(url, device, since_us):
+    """Frames of a device in the database, by sequence."""
+    columns = ", ".join(f'"{name}"' for name in rows.COLUMNS)
+    signed = device - (1 << 64 if device >> 63 else 0)
+    recent = f"device = {signed} AND received >= to_timestamp({since_us / 1e6})"
+    query = f"COPY (SELECT {columns} FROM frames WHERE {recent}) TO STDOUT (FORMAT binary)"
+    found = []
+    with psycopg.connect(url) as connection, connection.cursor().copy(query) as copy:
+        for runs, _, _ in rows.read(bytes(chunk) for chunk in copy):
+            found += list(rows.reassemble(runs))
+    return sorted(found, key=lambda frame: int(frame["sequence"]))
+
+
+def check_values(stored, recording):
+    """Every value is the sum of 267 consecutive raw counts, from first_sample; in g it is the recording's within one ulp."""
+    windows = 0
+    scale = np.float32(stored[0]["scale_g"])
+    for frame in stored:
+        first = int(frame["first_sample"])
+        for k in range(len(frame["x"]) if "x" in frame.dtype.names else 0):
+            raw = recording.counts[first + 267 * k : first + 267 * (k + 1)].astype(np.int64)
+            sums = [int(frame[axis][k]) for axis in "xyz"]
+            assert sums == raw.sum(axis=0).tolist(), (int(frame["sequence"]), k)
+            g = np.float32(np.array(sums) * float(scale) / 267)
+            wanted = np.float32(raw.mean(axis=0) * recording.scale_g)
+            assert np.all(np.abs(g - wanted) <= np.spacing(np.abs(wanted)))
+            windows += 1
+    assert windows == len(recording.counts) // 267
+    covered = int(stored[-1]["first_sample"]) + int(stored[-1]["samples"])
+    assert covered == len(recording.counts)  # the incomplete last window is in the last frame's samples, extremes and squares
+    rates = [float(frame["rate_hz"]) for frame in stored]
+    assert rates[-1] == pytest.approx(recording.rate_hz, rel=50e-6)
 
 
 SPIKE, GLITCH = Event.KIND_SPIKE, Event.KIND_GLITCH
