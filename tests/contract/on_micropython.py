@@ -7,6 +7,7 @@ import json
 import sys
 from array import array
 
+from triax.chips import INCONCLUSIVE, NOT_MEASURED, PASS, TEMPERATURE_NONE
 from triax.errors import WrongPart
 from triax_sim import chips
 from triax_sim.wiring import connect
@@ -24,7 +25,7 @@ class Pattern:
 
     def __call__(self, first, count):
         if self.constant is not None:
-            return array("i", [self.low if self.constant == "low" else self.high] * (3 * count))
+            return array("i", [{"low": self.low, "high": self.high, "zero": 0}[self.constant]] * (3 * count))
         low, base = self.low + 2, self.base
         out = array("i", bytes(12 * count))
         for n in range(count):
@@ -53,11 +54,11 @@ class Rig:
         self.fastest_hz = max([hz for hz in self.driver.ODRS_HZ if hz * (self.part.SET_BYTES + 1) * byte_us < 0.5e6])
         self.gaps = 0
 
-    def up(self):
+    def up(self, watermark=0):
         self.part.check()
         self.part.reset()
         self.part.configure(self.driver.RANGES_G[-1], self.fastest_hz)
-        self.part.start(self.part.FIFO_SETS // 2)
+        self.part.start(watermark or self.part.FIFO_SETS // 2)
         self.world.advance_to(self.twin.epoch.time_of(1))
 
     def wait(self, sets):
@@ -153,8 +154,87 @@ def reset(rig):
     must(bytes(rig.twin.registers) == fresh, "registers after reset")
 
 
+def watermark(rig):
+    sets = rig.part.FIFO_SETS // 3
+    rig.up(sets)
+    when = rig.twin.watermark_us()
+    if when is None:
+        must(rig.part.NAME == "mpu6050", "no watermark")  # it has none: the level must do
+        return
+    pin = getattr(rig.twin, "int0", rig.twin.int1)
+    idle = pin()
+    rig.world.advance_to(when)
+    must(pin() != idle and rig.part.level() >= sets, "the pin does not rise at the watermark")
+
+
+def stop_and_start(rig):
+    rig.up()
+    rig.wait(5)
+    rig.part.stop()
+    made = rig.twin.truth.made
+    rig.wait(5)
+    must(rig.part.level() == 0 and rig.twin.truth.made == made, "it goes on measuring")
+    rig.part.start(4)
+    rig.world.advance_to(rig.twin.epoch.time_of(5))
+    must(rig.read()[0] >= made, "old samples after a start")
+
+
+def recovery(rig):
+    rig.up()
+    rig.twin.power_dip()
+    rig.world.advance(rig.twin.DIP_US)
+    must(rig.part.recover() is True, "a lost configuration was not seen")
+    rig.world.advance_to(rig.twin.epoch.time_of(5))
+    numbers = rig.read()
+    must(len(numbers) >= 4 and follow(numbers), "no samples after recovery")
+    rig.bus.faults.stuck = 0
+    try:
+        rig.part.check()
+    except (WrongPart, OSError):
+        rig.bus.faults.stuck = None
+        return
+    raise ValueError("a stuck bus is no part")
+
+
+def temperature(rig):
+    rig.twin.temperature_c = 40.0
+    rig.up()
+    reading = rig.part.temperature_mc()
+    if rig.driver.TEMPERATURE_CLASS == TEMPERATURE_NONE:
+        must(reading == NOT_MEASURED, "a temperature from nowhere")
+    elif reading != NOT_MEASURED:
+        must(abs(reading - 40000) <= 2500, f"{reading} at 40 degrees")
+
+
+def self_test(rig):
+    rig.source.constant = "zero"
+    rig.part.check()
+    rig.part.reset()
+    rig.part.configure(rig.driver.RANGES_G[-1], rig.driver.ODRS_HZ[-1])
+    before = bytes(rig.twin.registers)
+    result = rig.part.self_test()
+    must(bytes(rig.twin.registers) == before, "registers after the self-test")
+    wanted = PASS if rig.driver.SELF_TEST_HIGH_MG else INCONCLUSIVE
+    must(result == wanted, f"{result}: {rig.part.self_test_reason}")
+
+
+CHECKS = (
+    identity,
+    ranges_and_rates,
+    wrap,
+    overrun,
+    saturation,
+    reset,
+    watermark,
+    stop_and_start,
+    recovery,
+    temperature,
+    self_test,
+)
+
+
 def contract(name, kind):
-    for check in (identity, ranges_and_rates, wrap, overrun, saturation, reset):
+    for check in CHECKS:
         rig = Rig(name, kind)
         try:
             check(rig)
