@@ -13,6 +13,8 @@ from triax_tools.options import Json, failed, print_json
 
 __all__ = ["budget"]
 
+LARGE_KIB = 10_000  # of a computer, whose memory is no question
+
 
 def budget(
     part: Annotated[str, typer.Option(help="Such as iis3dwb.")],
@@ -24,7 +26,7 @@ def budget(
     wiring_file: Annotated[Path | None, typer.Option("--wiring", help="Write the wiring diagram here, as SVG.")] = None,
     json: Json = False,
 ) -> None:
-    """FIFO stall tolerance, bus share and link rate of a part on a board; refuses what cannot work, and says what is unmeasured."""
+    """Stall tolerance, bus share, link rate and heap of a part on a board; refuses what cannot work, says what is unmeasured."""
     try:
         result = hardware.budget(part, board, odr_hz, bus, sensors, bus_hz)
     except ValueError as error:
@@ -50,6 +52,12 @@ def _show(result: hardware.Budget) -> None:
     )
     table.add_row("link", f"{result.link_kbit_s:.0f} kbit/s", f"{result.link_share:.1%} of what the board carries, TCP included")
     table.add_row("outage", f"{result.spool_s:.0f} s", f"without a network fit into {result.spool_kib:.0f} KiB of RAM")
+    if result.board_kib < LARGE_KIB:
+        table.add_row(
+            "heap",
+            f"{result.heap_kib:.0f} KiB",
+            f"of {result.board_kib}, spool included; {hardware.CODE_KIB} more where not frozen",
+        )
     console.print(table)
     for colour, name, lines in (
         ("red", "cannot work", result.refusals),

@@ -18,6 +18,10 @@ FRAMES_HZ = 10
 BUS_LIMIT = 0.7
 # Chip select, command byte and the level's registers of a poll, in bytes on the wire; and Python's share of a transfer.
 POLL_BYTES = 12
+# RAM on a board, measured on a 32-bit unix port: modules, one driver and a port as .mpy; the node; a channel without its buffers.
+CODE_KIB = 90
+NODE_KIB = 10
+CHANNEL_KIB = 8
 _I2C_CLOCKS = 9
 _SPI_CLOCKS = 8
 
@@ -76,6 +80,8 @@ class Budget:
     link_share: float
     spool_s: float
     spool_kib: float
+    heap_kib: float
+    board_kib: int
     refusals: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     unmeasured: list[str] = field(default_factory=list)
@@ -112,9 +118,16 @@ def budget(
         link_share=link_kbit_s / data["link"]["kbit_s"] if data["link"]["kbit_s"] else float("inf"),
         spool_s=spool_frames / FRAMES_HZ,
         spool_kib=spool_frames * sensors * FRAME_BYTES / 1024,
+        heap_kib=NODE_KIB + sensors * (CHANNEL_KIB + _buffers_kib(part, bus) + spool_frames * FRAME_BYTES / 1024),
+        board_kib=data["memory"]["heap_kib"],
     )
     _judge(result, part, data, sensors)
     return result
+
+
+def _buffers_kib(part: Any, bus: str) -> float:
+    """What a FIFO is read into, and as much to clock out on SPI; four bytes for each count."""
+    return float(part.FIFO_SETS * (12 + (2 if bus == "spi" else 1) * part.SET_BYTES) / 1024)
 
 
 def _judge(result: Budget, part: Any, data: dict[str, Any], sensors: int) -> None:
@@ -132,6 +145,13 @@ def _judge(result: Budget, part: Any, data: dict[str, Any], sensors: int) -> Non
         result.refusals.append(
             f"{result.bus} at {result.bus_hz / 1e6:g} MHz would be busy for {result.bus_share:.0%} of the time, at most"
             f" {BUS_LIMIT:.0%} leaves room to catch up: choose {way_out}"
+        )
+    if result.heap_kib > result.board_kib:
+        result.refusals.append(f"buffers and spool need {result.heap_kib:.0f} KiB, {result.board} has {result.board_kib}")
+    elif result.heap_kib + CODE_KIB > result.board_kib:
+        result.warnings.append(
+            f"loaded as .mpy the code takes {CODE_KIB} KiB more, {result.heap_kib + CODE_KIB:.0f} in all, and {result.board} has"
+            f" {result.board_kib}: freeze it into the firmware (device/manifest.py) or spool fewer frames"
         )
     if stall["scheduling_ms"] >= result.fifo_ms:
         result.refusals.append(
@@ -154,4 +174,5 @@ def _judge(result: Budget, part: Any, data: dict[str, Any], sensors: int) -> Non
         result.warnings.append("a file spool on internal flash would lose samples at each erase: use an SD card, or RAM only")
     result.unmeasured += [f"{name}: {stall[f'{name}_source']}" for name in ("erase", "tls", "collect", "scheduling")]
     result.unmeasured.append(f"link: {data['link']['source']}")
+    result.unmeasured.append("heap: what the node takes was measured on a PC of 32 bits; what frozen code leaves in RAM was not")
     result.unmeasured.append("time that the node's code takes on this board: measured on a PC only")

@@ -27,6 +27,8 @@ def test_the_figures_of_an_iis3dwb_on_an_esp32():
     assert told["bus_share"] == pytest.approx(26667 * 7 * 8 / 10e6, rel=0.05)
     assert told["drain_ms"] == pytest.approx(2.867, abs=0.01)
     assert 25 < told["link_kbit_s"] < 40
+    assert told["heap_kib"] == pytest.approx(10 + 8 + 512 * (12 + 14) / 1024 + 120 * 273 / 1024, abs=0.1)
+    assert any("freeze it" in line for line in told["warnings"])
     assert any("TLS" in line for line in told["warnings"])
     assert any("measured on a PC only" in line for line in told["unmeasured"])
 
@@ -68,6 +70,18 @@ def test_a_raspberry_pi_takes_two_of_the_fast_ones():
     for part in ("iis3dwb", "adxl382"):
         odr = ("--odr", "16000") if part == "adxl382" else ()
         assert run("--part", part, "--board", "raspberry-pi-5", "--sensors", 2, *odr).exit_code == 0
+
+
+def test_a_spool_that_the_ram_does_not_hold_is_refused(monkeypatch):
+    large = hardware.board("esp32")
+    large["memory"] |= {"spool_frames": 400}
+    monkeypatch.setattr(hardware, "board", lambda name: large)
+    result = hardware.budget("iis3dwb", "esp32")
+    assert any("KiB, esp32 has 110" in line for line in result.refusals)
+    large["memory"] |= {"heap_kib": 300}
+    result = hardware.budget("iis3dwb", "esp32")
+    assert result.refusals == []
+    assert not any("freeze" in line for line in result.warnings)
 
 
 @pytest.mark.parametrize("name", hardware.boards())
