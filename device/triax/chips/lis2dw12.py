@@ -58,7 +58,7 @@ class Lis2dw12(Part):
     LOSS_DETECTION = LOSS_FLAG
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE
     NEAR_FULL = 4
-    SELF_TEST_LOW_MG = (70, 70, 70)  # the data sheet's and ST's self-test example's
+    SELF_TEST_LOW_MG = (70, 70, 70)  # limits of ST's self-test code for its boards
     SELF_TEST_HIGH_MG = (1500, 1500, 1500)
     SELF_TEST_STILL_MG = 35  # half of the smallest response
 

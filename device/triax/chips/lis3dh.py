@@ -57,7 +57,7 @@ class Lis3dh(Part):
     LOSS_DETECTION = LOSS_FLAG
     TEMPERATURE_CLASS = TEMPERATURE_NONE
     NEAR_FULL = 4
-    SELF_TEST_LOW_MG = (68, 68, 68)  # 17 to 360 digits of 4 mg: the data sheet's and ST's self-test example's
+    SELF_TEST_LOW_MG = (68, 68, 68)  # 17 to 360 digits of 4 mg: limits of ST's self-test example
     SELF_TEST_HIGH_MG = (1440, 1440, 1440)
     SELF_TEST_STILL_MG = 34  # half of the smallest response
 
