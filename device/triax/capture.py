@@ -64,7 +64,7 @@ class Capture(Loop):
         except (OSError, PartError):
             if before is not None:
                 part.assume(before)
-            self._broken = running
+            self._leave(running)
             raise
         self.clock.configure(odr_hz, part.ODR_TOLERANCE_PPM, part.delay_us, self._unseen)
         self._unseen = 0
@@ -105,19 +105,25 @@ class Capture(Loop):
                 self.part.stop()
             result = self.part.self_test()
         except (OSError, PartError):
-            self._broken = running
+            self._leave(running)
             raise
         if running:
             self._restart()
         return result
 
     def _restart(self) -> None:
-        """After we stopped the part ourselves. If it does not start, the next poll tries to revive it."""
+        """After we stopped the part ourselves."""
         try:
             self.part.start(self._watermark)
         except (OSError, PartError):
-            self._broken = True
+            self._leave(True)
         self._last_sample = self._ticks_us()
+
+    def _leave(self, running: bool) -> None:
+        """The part does not answer while we change it: the next polls try to revive it."""
+        if running:
+            self.part.expect(self._watermark)
+            self._broken = True
 
     def _interrupt(self, cause: int) -> None:
         """We stop the samples ourselves."""

@@ -311,6 +311,41 @@ def test_what_the_part_does_not_take_leaves_the_old_in_force(broken):
     assert int(rig.frames[-1]["samples"]) > 0
 
 
+@pytest.mark.parametrize("name", ["adxl382", "iis3dwb"])
+@pytest.mark.parametrize("what", ["configure", "self_test"])
+def test_a_transfer_that_fails_at_any_point_of_a_change_does_not_end_the_capture(name, what):
+    """Each transfer of the change in turn: what was in force is in force again, without the self-test's deflection."""
+    count = 0
+    while True:
+        rig = Rig(name, source=lambda first, count: np.zeros((count, 3), np.int32))
+        rig.run(0.1)
+        transfers = [0]
+        spi = rig.bus.write_readinto
+
+        def counted(tx, rx, transfers=transfers, spi=spi, at=count):
+            transfers[0] += 1
+            if transfers[0] == at + 1:
+                raise OSError(5, "input/output error")
+            spi(tx, rx)
+
+        rig.bus.write_readinto = counted
+        settings = rig.part.settings()
+        try:
+            rig.capture.configure(2, rig.part.RANGES_G[0], settings[1]) if what == "configure" else rig.capture.self_test()
+        except OSError:
+            assert rig.part.settings() == settings
+        rig.bus.write_readinto = spi
+        sent = len(rig.sent)
+        rig.run(0.5)
+        assert len(rig.sent) >= sent + 2, count
+        assert int(rig.frames[-1]["maximum"][0]) == 0, "deflected"
+        assert rig.part.recover() is False, "registers are not those of the configuration"
+        if transfers[0] <= count:
+            break
+        count += 1 if count < 12 else 7
+    assert count > 10
+
+
 def test_stop_and_start_is_a_gap():
     rig = Rig(ppm=2000)
     rig.run(0.3)

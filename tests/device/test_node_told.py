@@ -175,6 +175,44 @@ def test_a_self_test_on_command():
     assert [one.number for one in events] == list(range(len(events)))
 
 
+def test_a_self_test_that_breaks_off_says_why_and_when_it_was_before_utc():
+    rig = Rig()
+    rig.clock.utc_from_us = 10**12
+    rig.start().run(1000)
+    part = rig.channels[0].part
+    part._mean_mg = lambda *_: (_ for _ in ()).throw(OSError(5, "input/output error"))
+    rig.configure(1, command=Command(id=1, kind=Command.KIND_SELF_TEST))
+    rig.run(3000)
+    test = next(one for one in rig.all("event") if one.kind == Event.KIND_SELF_TEST)
+    assert test.self_test.result == SelfTest.RESULT_INCONCLUSIVE
+    assert "input/output" in test.self_test.reason
+    assert (test.time_error_us, len(test.self_test.response_g)) == (0xFFFFFFFF, 0)
+    assert 0 < test.time_us < 4_000_000  # since boot
+    count = len(rig.frames())
+    rig.run(1000)
+    assert len(rig.frames()) > count, "capture goes on"
+
+
+def test_an_answer_that_was_not_heard_is_given_after_the_restart():
+    rig = Rig().start().run(1000)
+    rig.broker.acks = False
+    rig.configure(1, test_pattern=True)
+    rig.run(100)
+    again = Rig(store=rig.store).start().run(1000)
+    assert (again.last("config/ack").version, again.last("config/ack").result) == (1, ConfigAck.RESULT_APPLIED)
+    assert again.frames()[-1].config == 1
+
+
+def test_a_part_that_is_gone_at_the_goodbye_does_not_keep_the_node():
+    rig = Rig().start().run(1000)
+    rig.channels[0].part.stop = lambda: (_ for _ in ()).throw(OSError(5, "input/output error"))
+    rig.node.stop()
+    rig.run(2000)
+    assert rig.node.stopped
+    assert rig.last("status").reason == Status.REASON_STOPPED
+    assert rig.frames()[-1].sequence == len(rig.frames()) - 1
+
+
 def test_restart_and_update_on_command_come_after_the_goodbye():
     rig = Rig().start().run(1000)
     rig.configure(1, command=Command(id=1, kind=Command.KIND_RESTART))

@@ -36,6 +36,7 @@ Methods
     settings()          what `configure` was called with last; `assume(settings)`: take that for true, `recover` writes it
     start(watermark)    empty FIFO, stream mode (keep newest), watermark in sets (1 to FIFO_SETS - 1), measuring
     stop()              standby, FIFO off
+    expect(watermark)   take the part for started; `recover` makes it so
     level()             poll status and FIFO level in the fewest transactions: sets that wait, 0 to FIFO_SETS
     read_fifo(out)      take the sets that the last `level` found into `out`, array("i") of 3 * FIFO_SETS: x, y, z interleaved
                         from index 0. Returns the number of sets, 0: nothing left

@@ -65,6 +65,7 @@ class Part:
         self._highpass = 0
         self._watermark = 1
         self._running = False
+        self._testing = False  # registers of the self-test may be in force
         self._burst = None
         self._overrun = False
         self._next_gap = 0  # of the first set of the next `read_fifo`
@@ -114,10 +115,15 @@ class Part:
         self._running = False
         self._forget()
 
+    def expect(self, watermark: int) -> None:
+        """See triax.chips."""
+        self._watermark = watermark
+        self._running = True
+
     def recover(self) -> bool:
         """See triax.chips. Raises OSError, WrongPart or NotTaken if that does not help: try again later."""
         self.check()
-        lost = False
+        lost = self._testing
         for register, value in self._registers(self._running):
             if self.device.read(register) != value:
                 lost = True
@@ -126,6 +132,7 @@ class Part:
         else:
             self._halt()
         self._write_all()
+        self._testing = False
         self._forget()
         if self._running:
             self._run(self._watermark)
@@ -228,6 +235,7 @@ class Part:
         kept = [(register, self.device.read(register)) for register in registers]
         means = []
         spreads = []
+        self._testing = True
         try:
             for register, value in setup:
                 self._put(register, value)
@@ -237,6 +245,7 @@ class Part:
         finally:
             for register, value in reversed(kept):
                 self._put(register, value)
+            self._testing = False
         return self._judge([a - b for a, b in zip(means[0], means[1])], max(spreads))
 
     def _mean_mg(self, means, spreads) -> None:
