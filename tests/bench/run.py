@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("codec", "node_kernel", "calibrate", "sinks", "path", "stream")
+SCRIPTS = ("codec", "node_kernel", "calibrate", "sinks", "path", "ways", "generator", "stream")
 
 
 def main() -> int:
