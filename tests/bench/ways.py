@@ -1,6 +1,6 @@
 """What a frame costs on its way from MQTT into Kafka: ingest front, mosquitto + bridge, mosquitto + Telegraf, one after the other.
 
-    python tests/bench/ways.py [--devices 1000] [--hz 10] [--qos 1] [--seconds 15]
+    python tests/bench/ways.py [--devices 2000] [--hz 10] [--qos 1] [--seconds 12]
 
 Same generator, frames, QoS, Kafka. CPU is user + system from the first frame until the last is in Kafka. "Behind" is how long after
 the last frame was sent that was: a way that does not keep up shows it there. Frames are counted in Kafka itself.
@@ -200,10 +200,10 @@ def show(ways: dict[str, Way], options: Any) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--devices", type=int, default=1_000)
+    parser.add_argument("--devices", type=int, default=2_000)
     parser.add_argument("--hz", type=float, default=10.0)
     parser.add_argument("--qos", type=int, choices=(0, 1), default=1)
-    parser.add_argument("--seconds", type=float, default=15.0)
+    parser.add_argument("--seconds", type=float, default=12.0)
     options = parser.parse_args()
     program = os.environ.get("TELEGRAF") or shutil.which("telegraf")
     ways = {}
