@@ -7,6 +7,11 @@ import pytest
 from triax_backend.stack import Stack
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Figures that stand in a README are written by the test that measures them, when it is asked to."""
+    parser.addoption("--write-crash-table", action="store_true", help="put what the crash points showed into sim/README.md")
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """All five servers with empty data and the topics made. A test must not stop them for the others; `Stack` is cheap enough (5 s)
