@@ -111,7 +111,7 @@ class Population:
             return np.asarray(out)
         since, count = number - self._sick_at[who], self._sick_count[who]
         sick = (since >= 0) & ((since < count) | ~self._sick_once[who])
-        return np.where(sick, self._sick_first[who] + since % np.maximum(count, 1), out)
+        return np.asarray(np.where(sick, self._sick_first[who] + since % np.maximum(count, 1), out))
 
     def _clocks(self) -> None:
         normal = np.random.default_rng(self.plan.seed).standard_normal(1 << 16)  # the same for a device whatever its process
