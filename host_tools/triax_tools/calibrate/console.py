@@ -19,6 +19,7 @@ from triax_tools.calibrate import gravity as local_gravity
 from triax_tools.calibrate.document import Document, Gate, parse
 from triax_tools.calibrate.errors import BadInput, CalibrateError, Refused
 from triax_tools.calibrate.gravity import Gravity
+from triax_tools.calibrate.lake import LAKE
 from triax_tools.calibrate.model import STANDARD_G
 from triax_tools.calibrate.readers import Hints
 from triax_tools.calibrate.recording import Identity
@@ -54,7 +55,9 @@ HeightOption = Annotated[float, typer.Option("--height", help="Height of the pla
 GravityOption = Annotated[float | None, typer.Option("--gravity", help="Local gravity in m/s2, if it was measured.")]
 MqttOption = Annotated[str, typer.Option("--mqtt", envvar="TRIAX_MQTT", help="Broker of a live node, mqtt://host:1883")]
 
-Source = Annotated[str, typer.Argument(help="Capture, CSV, MATLAB file, ST data log folder, or live:<device>.")]
+Source = Annotated[
+    str, typer.Argument(help="Capture, CSV, MATLAB file, ST data log, live:<device>, or lake:<device>@<start>/<end>.")
+]
 Sensor = Annotated[str, typer.Option("--sensor", help="Sensor of an ST data log.")]
 Unit = Annotated[str, typer.Option("--unit", help="Unit of a table: counts, g, mg, m/s2.")]
 Scale = Annotated[float, typer.Option("--scale", help="Milli-g per count, where the file does not say.")]
@@ -154,8 +157,10 @@ def _refusal_page(name: str, options: Mapping[str, Any]) -> Path | None:
 
 
 def page_of(source: str, kind: str) -> Path:
-    """The report of a command without --report: beside what it read; of a live node, here."""
-    stem = Path(source.replace(LIVE, "live-").rstrip("/"))
+    """The report of a command without --report: beside what it read; of a live node or the lake, here."""
+    if source.startswith((LIVE, LAKE)):
+        source = source.partition("@")[0].replace(":", "-")
+    stem = Path(source.rstrip("/"))
     name = f"{stem.stem}.{kind}.html"
     return stem.with_name(name) if stem.parent.is_dir() else Path(name)
 

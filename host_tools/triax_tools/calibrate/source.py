@@ -1,4 +1,4 @@
-"""Where a command's data come from: a file, a folder, or a live node (`live:<device>`, for `seconds`)."""
+"""Where a command's data come from: a file, a folder, the lake (lake.py), or a live node (`live:<device>`, for `seconds`)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +10,7 @@ from triax_proto.names import mqtt_topic
 
 from triax_tools.calibrate.broker import Broker, identity_of, parse_device
 from triax_tools.calibrate.errors import DeviceError
+from triax_tools.calibrate.lake import LAKE, read_lake
 from triax_tools.calibrate.readers import Hints, read
 from triax_tools.calibrate.recording import Recording, from_frames
 
@@ -21,7 +22,9 @@ LIVE = "live:"
 def open_recording(
     source: str, hints: Hints, mqtt: str = "", seconds: float = 60.0, progress: Callable[[float], None] | None = None
 ) -> Recording:
-    """A recording from a path, or from the frames of a node as they come. Raises BadInput, DeviceError (nothing came)."""
+    """A recording from a path, the lake, or from a node's frames as they come. Raises BadInput, DeviceError (nothing came)."""
+    if source.startswith(LAKE):
+        return read_lake(source, hints)
     if not source.startswith(LIVE):
         return read(Path(source), hints)
     device = parse_device(source.removeprefix(LIVE))
