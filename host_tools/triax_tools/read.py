@@ -80,6 +80,8 @@ def _table(settings: Settings, device: str, start: str, end: str, calibration: P
         raise failed(f"{error} Without it: --uncalibrated.") from None
     except NoSuchDevice as error:
         raise failed(str(error)) from None
+    except psycopg.errors.UndefinedTable:
+        raise failed("the database is older than this tool: `python -m triax_backend.sinks.schema` brings it up to date") from None
     except psycopg.OperationalError as error:
         raise failed(f"no database at {masked(settings.postgres)}: {str(error).strip().splitlines()[0]}") from None
     except ValueError as error:

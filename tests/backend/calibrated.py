@@ -32,7 +32,7 @@ def made(device, seed=1, created=START, scale_g=SCALE_G, terms=TERMS, serial="01
     rng = np.random.default_rng(seed)
     unit = simulate.draw_unit(rng)
     means = unit.model.respond(simulate.hand_poses(pose.CELLS, rng)) / 16384 / scale_g
-    result = fit.fit(means + rng.normal(0, 0.1, means.shape), gravity.given(9.80665))
+    result = fit.fit(means + rng.normal(0, 50e-6 / scale_g, means.shape), gravity.given(9.80665))
     sensor = Identity(f"{device:016x}", "adxl382", serial, "1.2.0", 16.0, scale_g)
     return document.build(result, sensor, created, [], "ab" * 32, temperature=terms)
 

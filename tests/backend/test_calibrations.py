@@ -138,16 +138,18 @@ def test_what_is_damaged_or_anothers_is_a_dead_letter_and_the_one_before_stays(d
         database.push(bad)
     block, _ = container.unseal(blob)
     flat = {**good.content["model"], "matrix_g_per_count": [[0, 0, 0]] * 3}
-    for content in ({**good.content, "model": flat}, {"sensor": 1}):
+    steep = {**good.content["temperature"], "offset_count": [[1, 2, 3]] * 4}
+    for content in ({**good.content, "model": flat}, {"sensor": 1}, {**good.content, "temperature": steep}):
         database.push(container.seal(block, json.dumps(content).encode()))
     for kind in ("calibration/once", "config"):  # for who is there now; a configuration
         database.push(b"anything", kind=kind)
     totals = database.features.account.totals
-    assert (totals["in"], totals["out"], totals["dead"]) == (7, 1, 6)
+    assert (totals["in"], totals["out"], totals["dead"]) == (8, 1, 7)
     letters = topic_records(database.place.settings, names.DEADLETTER)
     details = sorted(h["detail"].decode() for _, key, _, h in letters if key == f"{database.device:016x}/calibration".encode())
-    reasons = ("3 bytes are no", "a calibration of device", *["it fails its checksum"] * 2, *["the calibration's document"] * 2)
-    assert [detail.startswith(reason) for detail, reason in zip(details, reasons, strict=True)] == [True] * 6, details
+    reasons = ["3 bytes are no", "a calibration of device", *["it fails its checksum"] * 2]
+    reasons += ["the calibration has temperature terms of order 4", *["the calibration's document"] * 2]
+    assert [detail.startswith(reason) for detail, reason in zip(details, reasons, strict=True)] == [True] * 7, details
     assert database.rows("SELECT hash FROM calibrations") == [(bytes.fromhex(digest(good)),)]
 
 

@@ -2,12 +2,18 @@
 
 import json
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import psycopg
 import pytest
-from triax_backend.sinks import schema
+from triax_backend.frames import Record
+from triax_backend.sinks import calibration_rows, schema
+from triax_proto.names import CONFIG
+from triax_tools.calibrate import apply, compact
 
+from .calibrated import digest, made
 from .npm import installed
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
@@ -82,6 +88,25 @@ def test_rows_read_the_same_from_the_columnstore(timescale):
     assert rows(timescale, query) == before
     insert_run(timescale, 14, "2026-03-01 12:00:02+00")  # late, into the columnstore
     assert len(rows(timescale, query)) == len(before) + 4
+
+
+def test_calibrated_rows_read_the_same_from_the_columnstore(timescale):
+    device, day = 2**64 - 5, datetime(2026, 3, 2, 12, tzinfo=UTC)
+    insert_run(timescale, 20, day.isoformat())
+    calibration = made(device, scale_g=0.5, created=day - timedelta(days=1))
+    pushed = Record(CONFIG, 0, 0, int(day.timestamp() * 1e6), compact.encode(calibration), f"{device:016x}/calibration".encode())
+    timescale.execute(calibration_rows.PUT, calibration_rows.calibration(pushed))
+    counts = np.array([[1, 0, 1 / 160], [2, 0, 1 / 160], [3, 0, 1 / 160], [4, 0, 1 / 160]])
+    exact, flags = apply.calibrate_counts(calibration, counts, np.array([21.0, 21.0, np.nan, np.nan]))
+    query = (
+        "SELECT x_g, y_g, z_g, calibration_flags, hash FROM values_calibrated WHERE device = -5 AND sequence >= 20 ORDER BY time"
+    )
+    for _ in ("in rows", "in columns"):
+        found = rows(timescale, query)
+        assert np.array([row[:3] for row in found]) == pytest.approx(exact, rel=1e-9, abs=1e-9)
+        assert [row[3:] for row in found] == [(flag, bytes.fromhex(digest(calibration))) for flag in flags]
+        assert rows(timescale, "SELECT calibration_flags FROM frames_calibrated WHERE sequence >= 20 ORDER BY time") == [(1,), (5,)]
+        rows(timescale, "SELECT compress_chunk(c, if_not_compressed => true) FROM show_chunks('frames') c")
 
 
 def feature(connection, second, mean, samples, rms, number):

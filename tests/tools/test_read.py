@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pyarrow.feather
 import pyarrow.parquet
 import pytest
@@ -79,6 +80,14 @@ def test_a_file_that_does_not_belong_is_refused(database, tmp_path, changes, tex
     found = triax("read", f"{database.device:016x}", "--from", START.isoformat(), "--calibration", file, "--postgres", postgres)
     assert found[0] == 1
     assert text in found[2]
+
+
+def test_a_database_without_the_tables_is_told_how_to_get_them(database):
+    with psycopg.connect(database.place.settings.postgres) as connection:
+        connection.execute("ALTER TABLE sensors RENAME TO elsewhere")
+    code, _, said = triax("read", f"{database.device:016x}", "--postgres", database.place.settings.postgres)
+    assert code == 1
+    assert "older than this tool: `python -m triax_backend.sinks.schema`" in said
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])

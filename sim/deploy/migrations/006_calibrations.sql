@@ -38,14 +38,11 @@ INSERT INTO sensors
 SELECT device, 0, coalesce(part, ''), coalesce(encode(decode(info->>'sensor_serial', 'base64'), 'hex'), '')
 FROM devices WHERE info IS NOT NULL;
 
--- Change of offset or gain (x, y, z) at `warm` degrees from the reference: terms[1..3] warm + terms[4..6] warm^2 + ..
-CREATE FUNCTION triax_terms(terms double precision[], warm double precision) RETURNS double precision[]
+-- Change of offset or gain of an axis (1 to 3) at `warm` degrees from the reference, at most third order. One expression, so that
+-- the planner puts it in place of the call.
+CREATE FUNCTION triax_terms(terms double precision[], axis integer, warm double precision) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
-$$
-    SELECT ARRAY(
-        SELECT coalesce((SELECT sum(terms[3 * p - 3 + axis] * warm ^ p) FROM generate_series(1, cardinality(terms) / 3) AS p), 0)
-        FROM generate_series(1, 3) AS axis ORDER BY axis)
-$$;
+$$ SELECT ((coalesce(terms[axis + 6], 0) * warm + coalesce(terms[axis + 3], 0)) * warm + coalesce(terms[axis], 0)) * warm $$;
 
 -- Frames with the calibration in force: the one with the latest `since` that is not after the frame, of the same full scale (to
 -- 0.5 %: a nominal scale is written with three digits). `hash` is NULL where none is, or it is NOT VALID. calibration_flags:
@@ -55,15 +52,14 @@ $$;
 CREATE VIEW frames_in_force AS
 SELECT f.*, v.hash,
        CASE WHEN v.hash IS NOT NULL
-            THEN 1 + CASE WHEN NOT t.any_terms THEN 0 WHEN f.temperature_c IS NULL THEN 4 WHEN t.inside <> f.temperature_c THEN 2 ELSE 0 END
+            THEN 1 + CASE WHEN NOT w.any_terms THEN 0 WHEN f.temperature_c IS NULL THEN 4 WHEN w.inside <> f.temperature_c THEN 2 ELSE 0 END
                  + CASE WHEN f.samples <> cardinality(f.x) * f.decimation THEN 8 ELSE 0 END
                  + CASE WHEN f.time > c.expires THEN 16 ELSE 0 END
             WHEN c.hash IS NOT NULL THEN 32 ELSE 0 END AS calibration_flags,
        CASE WHEN v.hash IS NOT NULL THEN c.matrix END AS matrix,
-       c.sensitivity[1] * (1 + t.gain[1]) AS sensitivity_x, c.sensitivity[2] * (1 + t.gain[2]) AS sensitivity_y,
-       c.sensitivity[3] * (1 + t.gain[3]) AS sensitivity_z,
-       c.offset_count[1] + t.shift[1] AS zero_x, c.offset_count[2] + t.shift[2] AS zero_y, c.offset_count[3] + t.shift[3] AS zero_z,
-       1 + t.gain[1] AS stretch_x, 1 + t.gain[2] AS stretch_y, 1 + t.gain[3] AS stretch_z
+       c.sensitivity[1] * t.stretch_x AS sensitivity_x, c.sensitivity[2] * t.stretch_y AS sensitivity_y,
+       c.sensitivity[3] * t.stretch_z AS sensitivity_z,
+       t.zero_x, t.zero_y, t.zero_z, t.stretch_x, t.stretch_y, t.stretch_z
 FROM frames_each f
 LEFT JOIN LATERAL (
     SELECT * FROM calibrations k
@@ -77,10 +73,15 @@ CROSS JOIN LATERAL (
     SELECT CASE WHEN s.device IS NULL OR s.serial = c.sensor_serial AND (s.part = c.part OR s.part = '' OR c.part = '') THEN c.hash END AS hash
 ) v
 CROSS JOIN LATERAL (
-    SELECT w.inside, cardinality(c.offset_terms) + cardinality(c.gain_terms) > 0 AS any_terms,
-           triax_terms(c.offset_terms, w.inside - c.reference_c) AS shift, triax_terms(c.gain_terms, w.inside - c.reference_c) AS gain
-    FROM (SELECT least(greatest(coalesce(f.temperature_c, c.reference_c), c.low_c), c.high_c)::double precision AS inside) w
-    OFFSET 0  -- once a frame: otherwise the polynomials are worked out again for every column and value that uses them
+    SELECT inside, coalesce(inside - c.reference_c, 0) AS warm, cardinality(c.offset_terms) + cardinality(c.gain_terms) > 0 AS any_terms
+    FROM (SELECT least(greatest(coalesce(f.temperature_c, c.reference_c), c.low_c), c.high_c)::double precision AS inside) i
+    OFFSET 0  -- once a frame: otherwise it is worked out again for every column and value that uses it
+) w
+CROSS JOIN LATERAL (
+    SELECT c.offset_count[1] + triax_terms(c.offset_terms, 1, w.warm) AS zero_x, 1 + triax_terms(c.gain_terms, 1, w.warm) AS stretch_x,
+           c.offset_count[2] + triax_terms(c.offset_terms, 2, w.warm) AS zero_y, 1 + triax_terms(c.gain_terms, 2, w.warm) AS stretch_y,
+           c.offset_count[3] + triax_terms(c.offset_terms, 3, w.warm) AS zero_z, 1 + triax_terms(c.gain_terms, 3, w.warm) AS stretch_z
+    OFFSET 0
 ) t;
 
 -- Minimum, maximum and rms (about zero, at the raw rate: gravity is in it) in calibrated g.

@@ -17,6 +17,7 @@ from triax_backend.sinks.message_rows import signed
 __all__ = ["PUT", "calibration", "concerns"]
 
 _KIND = "/calibration"
+_ORDER = 3  # of triax_terms in 006_calibrations.sql
 _TYPES = {
     "hash": "bytea",
     "part": "text",
@@ -80,6 +81,8 @@ def _numbers(content: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the calibration's matrix has shape {matrix.shape}, its offset {offset.shape}: want (3, 3) and (3,)")
     terms = content.get("temperature") or {"offset_count": [], "gain_relative": []}
     polynomials = [np.array(terms[name], float).reshape(-1, 3) for name in ("offset_count", "gain_relative")]
+    if max(map(len, polynomials)) > _ORDER:
+        raise ValueError(f"the calibration has temperature terms of order {max(map(len, polynomials))}: the views know {_ORDER}")
     range_c = {name: float(terms[name]) if name in terms else None for name in ("reference_c", "low_c", "high_c")}
     arrays = (offset, matrix, np.linalg.norm(np.linalg.inv(matrix), axis=1), *polynomials)
     if not all(np.isfinite(array).all() for array in arrays):
