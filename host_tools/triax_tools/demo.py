@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -24,18 +24,17 @@ __all__ = ["demo", "measure"]
 _LINGER_S = 1.5  # the page is told the verdict twice a second
 
 
-def _scenario(devices: int, gold: int, seconds: float, qos: int, seed: int, recording: Path | None) -> Scenario:
+def _scenario(gold: int, recording: Path | None, **changes: Any) -> Scenario:
     scenario = load("demo")
     cohorts = tuple(replace(c, count=gold) if c.kind == "gold" else c for c in scenario.cohorts if c.kind != "gold" or gold)
     extra = {"recording": str(recording.resolve())} if recording is not None else {}
-    return replace(scenario, cohorts=cohorts).with_(devices=devices, qos=qos, duration_s=seconds, seed=seed, **extra)
+    return replace(scenario, cohorts=cohorts).with_(**changes, **extra)
 
 
 def measure(
     scenario: Scenario,
     directory: Path,
     profile: str,
-    way: str,
     external: dict[str, str],
     page: int | None,
     quiet: bool,
@@ -47,7 +46,7 @@ def measure(
     try:
         with show():
             show.text("starting the servers")
-            with path(directory, profile, way, external, stream) as system:
+            with path(directory, profile, scenario.way, external, stream) as system:
                 report = run(scenario, system, directory, show.news, show.prepared)
                 show.done(report)
                 if page is not None:
@@ -78,9 +77,9 @@ def demo(
     Exit code: 0 PASS, 1 FAIL or it cannot run here, 2 INVALID or wrong usage.
     """
     try:
-        scenario = _scenario(devices, gold, seconds, qos, seed, recording)
+        scenario = _scenario(gold, recording, devices=devices, qos=qos, duration_s=seconds, seed=seed, way=way)
     except BadPlan as error:
         raise typer.BadParameter(str(error)) from None
     directory = home() / "demo"
-    report = measure(scenario, directory, stack, way, external, port if page else None, json)
+    report = measure(scenario, directory, stack, external, port if page else None, json)
     conclude(report, json)

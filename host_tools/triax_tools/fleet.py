@@ -27,6 +27,8 @@ from triax_tools.verify import run_again
 
 __all__ = ["app"]
 
+Way = Annotated[str | None, typer.Option(help="Into Kafka: ingest or bridge.", show_default="the scenario's")]
+
 app = typer.Typer(help="Load tests: thousands of virtual devices, and a verdict.", no_args_is_help=True)
 
 
@@ -47,7 +49,7 @@ def run(
     qos: Annotated[int | None, typer.Option(min=0, max=1, help="Of frames, in every cohort.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Length of the run.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is random.")] = None,
-    way: Annotated[str, typer.Option(help="Into Kafka: ingest or bridge.")] = "ingest",
+    way: Way = None,
     stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
     out: Annotated[
         Path | None, typer.Option(help="Where the report and the evidence go.", show_default="~/.local/state/triax/runs/...")
@@ -61,12 +63,12 @@ def run(
     json: Json = False,
 ) -> None:
     """Run a scenario and judge it. Exit code: 0 PASS, 1 FAIL or it cannot run here, 2 INVALID or wrong usage."""
-    chosen = scenario_of(scenario, devices=devices, qos=qos, duration_s=seconds, seed=seed)
+    chosen = scenario_of(scenario, devices=devices, qos=qos, duration_s=seconds, seed=seed, way=way)
     directory = out or home() / "runs" / f"{chosen.name}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}"
     if shard is not None:
         _shard(chosen, external, directory, shard, start)
         return
-    conclude(measure(chosen, directory, stack, way, external, port, json, stream or chosen.planting.each > 0), json)
+    conclude(measure(chosen, directory, stack, external, port, json, stream or chosen.planting.each > 0), json)
 
 
 def _shard(scenario: Scenario, external: dict[str, str], directory: Path, shard: str, start: str | None) -> None:
@@ -106,9 +108,9 @@ def merge(
     run_again(settings, directories, json)
 
 
-def _point(scenario: Scenario, devices: int, directory: Path, stack: str, way: str, external: dict[str, str]) -> Point:
+def _point(scenario: Scenario, devices: int, directory: Path, stack: str, external: dict[str, str]) -> Point:
     """One run at a device count, its own directory, nothing shown but a line."""
-    found = measure(scenario.with_(devices=devices), directory / str(devices), stack, way, external, None, True, False)
+    found = measure(scenario.with_(devices=devices), directory / str(devices), stack, external, None, True, False)
     point = point_of(found.data)
     typer.echo(f"{devices:,} devices: {found.verdict}, {point.path_cores:.2f} cores for the path", err=True)
     return point
@@ -123,15 +125,15 @@ def capacity(
     most: Annotated[int, typer.Option(help="Devices to stop at.")] = 10_000,
     seconds: Annotated[float, typer.Option(help="Length of each run.")] = 30.0,
     qos: Annotated[int | None, typer.Option(min=0, max=1, help="Of frames.")] = None,
-    way: Annotated[str, typer.Option(help="Into Kafka: ingest or bridge.")] = "ingest",
+    way: Way = None,
     stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
     json: Json = False,
 ) -> None:
     """Find the highest number of devices that still passes, within 10 %. Exit code 1 if not even the first does."""
-    chosen = scenario_of(scenario, qos=qos, duration_s=seconds)
+    chosen = scenario_of(scenario, qos=qos, duration_s=seconds, way=way)
     directory = home() / "capacity"
     try:
-        held, points = search(lambda devices: _point(chosen, devices, directory, stack, way, external), first, most)
+        held, points = search(lambda devices: _point(chosen, devices, directory, stack, external), first, most)
     except BadPlan as error:
         raise typer.BadParameter(str(error)) from None
     if json:
@@ -151,7 +153,7 @@ def plan(
     ] = "250,500,1000,1500",
     seconds: Annotated[float, typer.Option(help="Length of each run.")] = 20.0,
     cores: Annotated[int, typer.Option(help="Of the machines that you will use.")] = 8,
-    way: Annotated[str, typer.Option(help="Into Kafka: ingest or bridge.")] = "ingest",
+    way: Way = None,
     stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
     json: Json = False,
 ) -> None:
@@ -160,8 +162,8 @@ def plan(
         counts = [int(text) for text in ladder.split(",")]
     except ValueError:
         raise typer.BadParameter(f"--ladder is {ladder!r}; write device counts such as 250,500,1000,1500") from None
-    chosen = scenario_of("ten-thousand", duration_s=seconds)
-    points = [_point(chosen, count, home() / "plan", stack, way, external) for count in counts]
+    chosen = scenario_of("ten-thousand", duration_s=seconds, way=way)
+    points = [_point(chosen, count, home() / "plan", stack, external) for count in counts]
     try:
         model = fit(points[:-1])
     except BadPlan as error:

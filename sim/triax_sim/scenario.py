@@ -78,6 +78,7 @@ class Scenario:
     warmup_s: float = 2.0
     drain_s: float = 60.0
     processes: int = 1
+    way: str = "ingest"  # into Kafka, where the run starts the path itself: "ingest", or "bridge" behind a broker
     slot_ms: float = 2.0
     connect_hz: float = 2000.0
     events: tuple[LifeEvent, ...] = ()
@@ -88,6 +89,10 @@ class Scenario:
     # Recording that gold devices replay instead of their motion.
     recording: str = ""
     text: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.way not in ("bridge", "ingest"):
+            raise BadPlan(f"{self.name}: way is {self.way!r}; it is bridge or ingest")
 
     @property
     def devices(self) -> int:
