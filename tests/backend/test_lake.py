@@ -60,7 +60,10 @@ def test_it_archives_every_frame_verbatim_repeats_too(place):
     whole(place)
 
 
-@pytest.mark.parametrize("point", ["after_put", "before_table_commit", "after_table_commit"])
+# The other points once more in the whole path: tests/faults/test_crash_points.py.
+@pytest.mark.parametrize(
+    "point", ["before_table_commit", *(pytest.param(p, marks=pytest.mark.slow) for p in ("after_put", "after_table_commit"))]
+)
 def test_killed_at_a_point_in_mid_run_each_offset_is_in_the_table_once(place, point):
     frames = wire(place.frames(20, 30))
     once = place.directory / "crashed"

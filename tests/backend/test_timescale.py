@@ -119,7 +119,10 @@ def test_dead_letters_replay_to_where_they_were_going(place):
     assert identities(place.postgres()) == identities(good)
 
 
-@pytest.mark.parametrize("point", ["after_copy", "before_commit", "after_commit"])
+# The other points once more in the whole path: tests/faults/test_crash_points.py.
+@pytest.mark.parametrize(
+    "point", ["before_commit", *(pytest.param(p, marks=pytest.mark.slow) for p in ("after_copy", "after_commit"))]
+)
 def test_killed_at_a_point_in_mid_run_it_loses_and_repeats_nothing(place, point):
     frames = wire(place.frames(25, 40))
     once = place.directory / "crashed"

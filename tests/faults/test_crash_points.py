@@ -79,7 +79,9 @@ def crash_table(request):
     rows = []
     yield lambda *row: rows.append(row)
     if request.config.getoption("--write-crash-table"):
-        lines = [f"| `{stage}` | {point.replace('_', ' ')} | {flying or 'none'} | 0 | 0 |" for stage, point, flying in sorted(rows)]
+        lines = [
+            f"| `{stage}` | {point.replace('_', ' ')} | {' | '.join(map(str, seen))} |" for stage, point, *seen in sorted(rows)
+        ]
         before, _, rest = README.read_text().partition(BEGIN)
         table = "\n".join((BEGIN, HEAD, *lines, END))
         README.write_text(before + table + rest.partition(END)[2])
@@ -124,6 +126,8 @@ def test_killed_at_each_point_nothing_is_missing_and_nothing_repeated(servers, t
         for hop in ("kafka", "postgres", "lake"):
             assert (found[hop]["frames"], found[hop]["missing"], found[hop]["unproved"]) == (emitted, 0, 0), hop
         assert (found["postgres"]["repeated"], found["lake"]["repeated"], found["redis"]["behind"]) == (0, 0, 0)
+        missing = sum(found[hop]["missing"] for hop in ("kafka", "postgres", "lake"))
+        repeated = sum(found[hop]["repeated"] for hop in ("postgres", "lake"))
         streamed(settings, 700 + number, int((report.found.emitted.size // 10).sum()))
     finally:
         supervisor.stop()
@@ -132,7 +136,7 @@ def test_killed_at_each_point_nothing_is_missing_and_nothing_repeated(servers, t
         assert note.exists(), f"{stage} was not killed: {(tmp_path / 'logs' / f'{stage}.log').read_text()[-1500:]}"
         flying = int(note.read_text())
         assert flying > 0 or point.startswith("stream_after_snapshot"), f"{stage} had nothing in flight"
-        crash_table(stage, point.partition(":")[0], flying)
+        crash_table(stage, point.partition(":")[0], flying or "none", missing, repeated)
 
 
 def streamed(settings, seed, windows):
