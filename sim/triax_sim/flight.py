@@ -136,8 +136,8 @@ class Flight:
                 self._next_ranges(who[lane == BACK])
 
     def _next_ranges(self, who: Array) -> None:
-        """Devices that are through with a range of backlog go on to the next."""
-        for device in who[self.low[BACK, who] == self.end[BACK, who]].tolist():
+        """Devices that are through with a range of backlog go on to the next; one may be named several times."""
+        for device in set(who[self.low[BACK, who] == self.end[BACK, who]].tolist()):
             ranges = self._more.get(device)
             if ranges:
                 first, end = ranges.pop(0)
