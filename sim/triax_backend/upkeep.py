@@ -12,6 +12,7 @@ import psycopg
 from triax_backend.settings import Settings
 from triax_backend.sinks import iceberg
 from triax_backend.sinks.lake_upkeep import drop_days, forget, sweep
+from triax_backend.sinks.schema import migrate
 
 __all__ = ["main"]
 
@@ -24,7 +25,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--sweep", action="store_true", help="remove the lake's files that belong to no table")
     options = parser.parse_args(arguments)
     settings = Settings.from_env()
-    with psycopg.connect(settings.postgres) as connection:
+    with psycopg.connect(settings.postgres, autocommit=True) as connection:
+        migrate(connection)
         (dropped,) = connection.execute("SELECT triax_drop_old()").fetchone() or (0,)
     print(f"database: {dropped} partitions dropped")
     where = iceberg.catalog(settings)
