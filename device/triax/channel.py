@@ -90,7 +90,8 @@ class Channel:
         try:
             self.part.check()
             self.part.reset()
-            clock = SampleClock(node.clock.ticks_us())
+            # 20 ppm: a computer's crystal, whose rate its own time service keeps better than that
+            clock = SampleClock(node.clock.ticks_us(), getattr(node.clock, "crystal_ppm", 20))
             capture = Capture(self.part, clock, node.clock.ticks_us, self.device, boot, self._emit, self._on_gap, self._values)
             self._configure(capture, self.configuration.version, self.configuration.values)
             if self.raw_sets:
