@@ -160,6 +160,15 @@ def test_shards_are_one_run(system, tmp_path):
     assert (report["verdict"], report["reasons"]) == ("PASS", [])
     assert report["hops"]["emitted"]["devices"] == 43
     assert report["generator"]["processes"] == 3
+    # Ledgers and histograms of both are in it, value by value.
+    emitted = report["hops"]["emitted"]
+    stats = [json.loads(path.with_suffix(".json").read_text()) for folder in folders for path in folder.glob("*.ledger")]
+    assert emitted["frames"] + emitted["reserved"] == sum(one["ledger_rows"] for one in stats)
+    for name in ("lateness", "puback"):
+        counts = [one["histograms"][name]["count"] for one in stats]
+        assert report["generator"][f"{name}_us"]["count"] == sum(counts)
+        assert min(counts) > 0
+        assert report["generator"][f"{name}_us"]["max"] == max(one["histograms"][name]["max"] for one in stats)
     lone = subprocess.run([*command, "merge", "--json", folders[1]], env=environ, capture_output=True)
     assert json.loads(lone.stdout)["hops"]["emitted"]["devices"] < 43
 
