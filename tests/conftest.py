@@ -19,3 +19,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory: Path = tmp_path_factory.mktemp("stack")
     with Stack(directory) as running:
         yield running
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start servers first: the short ones fill up the end of a run in which two files go side by side."""
+    items.sort(key=lambda item: item.get_closest_marker("servers") is None)
