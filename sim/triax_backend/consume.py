@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Protocol
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-from triax_proto.names import KAFKA_TOPICS
+from triax_proto.names import FRAMES, RAW
 
 from triax_backend import metrics
 from triax_backend.deadletter import NotDelivered
@@ -34,6 +34,7 @@ log = logging.getLogger("triax.consume")
 
 Part = tuple[str, int]  # topic, partition
 
+_WITHOUT_HOLES = (FRAMES, RAW)  # not compacted, and no marks of transactions between the records
 # A device sends 10 frames/s: a flush a little below a second holds 9 or 10 of each, not 11, which would need two rows.
 FLUSH_S = 0.95
 FLUSH_BYTES = 64 << 20  # two seconds of 10,000 devices: memory stays bounded while catching up
@@ -83,6 +84,7 @@ class Loop:
         self._sink, self._flush_s, self._flush_bytes = sink, flush_s, flush_bytes
         self._stopping = False
         self._fresh = False  # partitions are assigned, or a write failed: ask the sink where to read
+        self._parts: list[Part] = []  # ours in the group; assigned to the consumer once it is known where to read
         self._at: dict[Part, int] = {}  # next offset to read
         self._pause_s = _BACKOFF_S[0]
         self._consumer = Consumer(
@@ -129,21 +131,21 @@ class Loop:
             self._sink.close()
 
     def _assigned(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
-        consumer.assign(parts)
-        consumer.pause(parts)
+        consumer.assign([])
+        self._parts = [(p.topic, p.partition) for p in parts]
         self._fresh = True
 
     def _revoked(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
         for part in parts:
             with contextlib.suppress(KeyError):
                 self._sink.account.lost_partition(part.topic, part.partition)
-        self._at = {}
+        self._parts, self._at = [], {}
         self._fresh = True
         consumer.unassign()
 
     def _begin(self) -> bool:
         """Read on where the sink stands."""
-        parts = [(p.topic, p.partition) for p in self._consumer.assignment()]
+        parts = self._parts
         if not parts:
             self._fresh = False
             return True
@@ -153,7 +155,6 @@ class Loop:
             self._wait(str(error))
             return False
         self._consumer.assign([TopicPartition(*part, OFFSET_BEGINNING if (at := stored[part]) is None else at) for part in parts])
-        self._consumer.resume([TopicPartition(*part) for part in parts])
         self._at = {part: at for part, at in stored.items() if at is not None}
         self._fresh = False
         self._lag(stored)
@@ -197,7 +198,7 @@ class Loop:
                 expected,
                 record.offset,
             )
-        elif record.offset > expected and part not in batch.next and not KAFKA_TOPICS.get(record.topic, False):
+        elif record.offset > expected and part not in batch.next and record.topic in _WITHOUT_HOLES:
             log.error(
                 "%s/%d: offsets %d to %d are gone from Kafka before they were read: raise its retention",
                 *part,
@@ -218,7 +219,7 @@ class Loop:
             account.settled(returned=account.in_flight)
             self._fresh = True
             if not self._stopping:
-                self._consumer.pause(self._consumer.assignment())
+                self._consumer.assign([])  # a fetch must not go on from where the sink does not stand
                 self._wait(str(error))
             return
         self._pause_s = _BACKOFF_S[0]

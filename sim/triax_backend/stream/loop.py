@@ -89,6 +89,7 @@ class Runner:
         self._commit_s, self._snapshot_s = commit_s, snapshot_s
         self._stopping, self._fresh = False, False
         self._stream = Stream(score=self._models.score if self._models else None)
+        self._parts: list[int] = []  # ours in the group; assigned to the consumer once it is known where to read
         self._at: dict[int, int] = {}  # next offset to read, by partition
         self._sent: dict[int, int] = {}  # offset up to which everything has been sent
         self._saved: dict[int, float] = {}
@@ -147,8 +148,8 @@ class Runner:
         self._producer = producer
 
     def _assigned(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
-        consumer.assign(parts)
-        consumer.pause(parts)
+        consumer.assign([])
+        self._parts = [part.partition for part in parts]
         self._fresh = True
 
     def _revoked(self, consumer: Consumer, parts: list[TopicPartition]) -> None:
@@ -157,12 +158,12 @@ class Runner:
         for part in parts:
             with contextlib.suppress(KeyError):
                 self.account.lost_partition(part.topic, part.partition)
-        self._fresh = True
+        self._parts, self._fresh = [], True
         consumer.unassign()
 
     def _begin(self) -> None:
         """State and place of every partition that is ours, from its snapshot."""
-        parts = [part.partition for part in self._consumer.assignment()]
+        parts = self._parts
         if not parts:
             self._fresh = False
             return
@@ -194,7 +195,6 @@ class Runner:
         self._at = {place.partition: place.offset for place in places if place.offset >= 0}
         self._saved = dict.fromkeys(parts, self._now())
         self._consumer.assign(places)
-        self._consumer.resume(places)
         self._fresh = False
 
     def _save(self, partition: int) -> None:
@@ -313,7 +313,7 @@ class Runner:
         pause = random.uniform(0.2, 1) * self._pause_s
         log.warning("%s; going back to the snapshots in %.1f s", kafka.str() if kafka is not None else error, pause)
         self._pause_s = min(2 * self._pause_s, _BACKOFF_S[1])
-        self._consumer.pause(self._consumer.assignment())
+        self._consumer.assign([])
         end = self._now() + pause
         while not self._stopping and self._now() < end:
             self._consumer.poll(min(_WAIT_S, max(0.0, end - self._now())))
