@@ -26,6 +26,7 @@ from triax_backend.frames import Record
 from triax_backend.metrics import Account
 from triax_backend.scan import as_record
 from triax_backend.settings import Settings
+from triax_backend.silence import Silence
 from triax_backend.sinks.errors import SinkDown, SinkError
 
 __all__ = ["Batch", "Loop", "Part", "Sink", "main"]
@@ -86,6 +87,7 @@ class Loop:
         self._fresh = False  # partitions are assigned, or a write failed: ask the sink where to read
         self._parts: list[Part] = []  # ours in the group; assigned to the consumer once it is known where to read
         self._at: dict[Part, int] = {}  # next offset to read
+        self._silence = Silence()
         self._pause_s = _BACKOFF_S[0]
         self._consumer = Consumer(
             {
@@ -125,6 +127,8 @@ class Loop:
                 batch = self._gather()
                 if batch.records:
                     self._deliver(batch)
+                if not self._fresh:
+                    self._look()
         finally:
             with contextlib.suppress(KafkaException):
                 self._consumer.close()
@@ -156,9 +160,20 @@ class Loop:
             return False
         self._consumer.assign([TopicPartition(*part, OFFSET_BEGINNING if (at := stored[part]) is None else at) for part in parts])
         self._at = {part: at for part, at in stored.items() if at is not None}
+        self._silence.forget()
         self._fresh = False
         self._lag(stored)
         return True
+
+    def _look(self) -> None:
+        """Take up anew what has fallen silent."""
+        fallen = self._silence.fallen(self._consumer, {p: self._at.get(p) for p in self._parts if p[0] in _WITHOUT_HOLES})
+        if fallen:
+            why = f"records wait in {', '.join(f'{topic}/{number}' for topic, number in fallen)} and none comes: assigning anew"
+            log.error(why)
+            self._sink.account.failed(why)
+            self._consumer.assign([])
+            self._fresh = True
 
     def _lag(self, stored: dict[Part, int | None]) -> None:
         """Tell what waits before the first of it is delivered."""

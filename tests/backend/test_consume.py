@@ -4,11 +4,12 @@ import threading
 import time
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Producer, TopicPartition
 from triax_backend import crash
 from triax_backend.consume import Loop
 from triax_backend.metrics import Account
 from triax_backend.settings import Settings
+from triax_backend.silence import Silence
 from triax_backend.sinks.errors import Moved, SinkDown
 from triax_proto import names
 
@@ -103,6 +104,39 @@ def test_it_reads_on_where_the_sink_stands_not_where_the_group_does(settings):
     sink.at = {(topic, p): 5 for p in range(PARTS)}
     run(settings, sink, values, 20)
     assert sorted(int(v) for v in sink.values) == list(range(20, 40))
+
+
+def test_a_partition_that_falls_silent_is_taken_up_anew(settings):
+    """Kafka's client forgets all partitions but one: what comes into the others arrives all the same, once."""
+    topic, first = names.RAW, [f"first {i}".encode() for i in range(40)]
+    then = [f"then {i}".encode() for i in range(40)]
+    producer = Producer(settings.kafka_config())
+
+    class Forgotten(Memory):
+        def write(self, batch):
+            super().write(batch)
+            if len(self.values) == len(first):
+                loop._consumer.assign([TopicPartition(topic, 0, self.at[topic, 0])])
+                produce(then)
+
+    def produce(values):
+        for i, value in enumerate(values):
+            producer.produce(topic, value, partition=i % PARTS)
+        assert producer.flush(10) == 0
+
+    produce(first)
+    sink = Forgotten(topic)
+    loop = Loop(settings, sink, group="silent", flush_s=0.1)
+    loop._silence = Silence(0.3)
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    end = time.monotonic() + 30
+    while len(sink.values) < 80 and time.monotonic() < end:
+        time.sleep(0.05)
+    loop.stop()
+    thread.join(30)
+    assert sorted(sink.values) == sorted(first + then)
+    assert len(sink.starts) == 2
 
 
 def test_a_crash_point_kills_at_its_pass_and_once(monkeypatch, tmp_path):

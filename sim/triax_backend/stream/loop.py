@@ -19,6 +19,7 @@ from triax_proto.names import EVENTS, FEATURES, FRAMES
 from triax_backend import crash
 from triax_backend.metrics import Account
 from triax_backend.settings import Settings
+from triax_backend.silence import Fallen, Silence
 from triax_backend.stream import checkpoint
 from triax_backend.stream.columns import of_records
 from triax_backend.stream.output import Out, records
@@ -91,6 +92,7 @@ class Runner:
         self._stream = Stream(score=self._models.score if self._models else None)
         self._parts: list[int] = []  # ours in the group; assigned to the consumer once it is known where to read
         self._at: dict[int, int] = {}  # next offset to read, by partition
+        self._silence = Silence()
         self._sent: dict[int, int] = {}  # offset up to which everything has been sent
         self._saved: dict[int, float] = {}
         self._pause_s = _BACKOFF_S[0]
@@ -119,7 +121,8 @@ class Runner:
                     if self._fresh:
                         self._begin()
                     self._round()
-                except (KafkaException, OSError, BadSnapshot) as error:
+                    self._look()
+                except (KafkaException, OSError, BadSnapshot, Fallen) as error:
                     self._failed(error)
             if not self._fresh and self._producer is not None:
                 self._save_all()
@@ -195,7 +198,14 @@ class Runner:
         self._at = {place.partition: place.offset for place in places if place.offset >= 0}
         self._saved = dict.fromkeys(parts, self._now())
         self._consumer.assign(places)
+        self._silence.forget()
         self._fresh = False
+
+    def _look(self) -> None:
+        """Take up anew what has fallen silent."""
+        fallen = [] if self._fresh else self._silence.fallen(self._consumer, {(FRAMES, p): self._at.get(p) for p in self._parts})
+        if fallen:
+            raise Fallen(f"records wait in {fallen} and none comes: assigning anew")
 
     def _save(self, partition: int) -> None:
         state = self._stream.state.snapshot(partition)
