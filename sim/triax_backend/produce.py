@@ -41,7 +41,7 @@ _METADATA_S = 5.0
 # At the least 50 ms: a round costs 16 records, one a partition, however few its frames are, and Kafka and each of its readers pay
 # by the record. At the most 250 ms: a node of three devices with its window of 8 sends 30 frames/s.
 _ROUND_S = (0.05, 0.25)
-_FRAMES_PER_ROUND_S = 100_000  # at 25,000 frames/s a round is 250 ms
+_FRAMES_PER_ROUND_S = 60_000  # at 15,000 frames/s a round is 250 ms
 
 _POISON = {
     KafkaError.MSG_SIZE_TOO_LARGE,
