@@ -8,6 +8,7 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from triax_backend import mqtt_wire as wire
 from triax_proto import batch, frame, names
+from triax_proto.errors import FrameError
 
 TIMEOUT_S = 10.0
 
@@ -110,10 +111,15 @@ def topic_records(settings, topic):
 
 
 def kafka_frames(settings, devices):
-    """(device, boot, sequence) of every frame of `devices` in Kafka, repeats included; each must be in its partition."""
+    """(device, boot, sequence) of every frame of `devices` in Kafka, repeats included; each must be in its partition. What others
+    have put there that is no frame is left out."""
     found = []
     for partition, _key, value, _headers in topic_records(settings, names.FRAMES):
-        for data in batch.split(value):
+        try:
+            pieces = batch.split(value)
+        except FrameError:
+            continue
+        for data in pieces:
             row = frame.parse(data)[0]
             device = int(row["device"])
             if device in devices:
