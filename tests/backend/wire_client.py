@@ -116,11 +116,10 @@ def kafka_frames(settings, devices):
     found = []
     for partition, _key, value, _headers in topic_records(settings, names.FRAMES):
         try:
-            pieces = batch.split(value)
+            rows = [frame.parse(data)[0] for data in batch.split(value)]
         except FrameError:
             continue
-        for data in pieces:
-            row = frame.parse(data)[0]
+        for row in rows:
             device = int(row["device"])
             if device in devices:
                 assert partition == names.partition(device, 16)
