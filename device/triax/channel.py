@@ -13,7 +13,6 @@ from triax.config import APPLIED, TRIAL, Configuration
 from triax.errors import BadSetting, PartError
 from triax.outbox import Document, Outlet
 from triax.packets import Topic
-from triax.raw import RawEncoder
 from triax.spool import Memory, Spool
 
 try:
@@ -95,6 +94,8 @@ class Channel:
             capture = Capture(self.part, clock, node.clock.ticks_us, self.device, boot, self._emit, self._on_gap, self._values)
             self._configure(capture, self.configuration.version, self.configuration.values)
             if self.raw_sets:
+                from triax.raw import RawEncoder  # RAM for those who want it
+
                 self._raw = RawEncoder(self.device, boot, self.raw_sets, self.part.COUNT_BITS)
             capture.start()
         except (OSError, PartError, BadSetting) as error:

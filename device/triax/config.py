@@ -40,13 +40,13 @@ TRIAL = const(4)
 TRIAL_MS = const(120000)
 
 _MAGIC = b"TXC1"
-_STATE = (
+_STATE = wire.table(
     (1, "version", wire.UINT32),
     (2, "decided", wire.UINT32),
     (3, "trial", wire.UINT32),
     (4, "command_id", wire.FIXED32),
-    (5, "applied", wire.MESSAGE, messages.CONFIG),
-    (6, "ack", wire.MESSAGE, messages.CONFIG_ACK),
+    (5, "applied", messages.CONFIG),
+    (6, "ack", messages.CONFIG_ACK),
 )
 # (field, smallest, largest)
 _LIMITS = (

@@ -44,20 +44,7 @@ TAIL = const(24)  # fields 18 to 21
 
 _ABSOLUTE_ZERO_MC = const(-273150)
 
-# (number, place of the tag, wire type): fixed32 5, fixed64 1
-_FIELDS = (
-    (1, 0, 5),
-    (2, 5, 1),
-    (3, 14, 5),
-    (4, 19, 5),
-    (5, 24, 1),
-    (6, 33, 5),
-    (7, 38, 1),
-    (8, 47, 5),
-    (9, 52, 5),
-    (10, 57, 5),
-    (11, 62, 5),
-)
+_FIXED64 = (2, 5, 7)  # numbers of the header's fields of eight bytes; the others have four
 
 
 def size(values: int) -> int:
@@ -68,8 +55,11 @@ def size(values: int) -> int:
 
 def start_header(buf, device: int, boot: int, sequence: int, first_sample: int, field_10: int, scale_g: float) -> None:
     """Tags of the header, and the fields that do not change: at start, or after a change of configuration."""
-    for number, place, wire_type in _FIELDS:
-        buf[place] = number << 3 | wire_type
+    place = 0
+    for number in range(1, 12):
+        wide = number in _FIXED64
+        buf[place] = number << 3 | (1 if wide else 5)
+        place += 9 if wide else 5
     struct.pack_into("<Q", buf, DEVICE, device)
     struct.pack_into("<I", buf, BOOT, boot)
     struct.pack_into("<I", buf, SEQUENCE, sequence)

@@ -7,13 +7,13 @@ from triax.wire import (
     FIXED64,
     FLOAT,
     FLOATS,
-    MESSAGE,
     OPTIONAL,
     SFIXED64,
     SINT32,
     STRING,
     UINT32,
     UINT64,
+    table,
 )
 
 # Status.Reason
@@ -21,10 +21,6 @@ STARTED = 1
 STOPPED = 2
 LOST = 3
 REPORT = 4
-# ConfigAck.Result
-APPLIED = 1
-REJECTED = 2
-REVERTED = 3
 # Command.Kind
 RAW_CAPTURE = 1
 RUN_SELF_TEST = 2
@@ -37,7 +33,7 @@ EVENT_SELF_TEST = 3
 
 UNKNOWN = 0xFFFFFFFF  # Event.time_error_us without UTC, Health.free_heap
 
-HEALTH = (
+HEALTH = table(
     (1, "samples", UINT64),
     (2, "lost_samples", UINT32),
     (3, "fifo_high_water", UINT32),
@@ -52,14 +48,14 @@ HEALTH = (
     (12, "overruns", UINT32),
     (13, "signal_dbm", SINT32),
 )
-STATUS = (
+STATUS = table(
     (1, "online", BOOL),
     (2, "boot", FIXED32),
     (3, "reason", UINT32),
     (4, "time_us", SFIXED64),
-    (5, "health", MESSAGE, HEALTH),
+    (5, "health", HEALTH),
 )
-DEVICE_INFO = (
+DEVICE_INFO = table(
     (1, "device", FIXED64),
     (2, "boot", FIXED32),
     (3, "part", STRING),
@@ -80,13 +76,13 @@ DEVICE_INFO = (
     (18, "clip_high", SINT32),
     (19, "node", FIXED64),
 )
-COMMAND = (
+COMMAND = table(
     (1, "id", FIXED32),
     (2, "kind", UINT32),
     (3, "duration_ms", UINT32),
     (4, "manifest", BYTES),
 )
-LINK = (
+LINK = table(
     (1, "host", STRING | OPTIONAL),
     (2, "port", UINT32 | OPTIONAL),
     (3, "tls", BOOL | OPTIONAL),
@@ -94,9 +90,9 @@ LINK = (
     (5, "username", STRING | OPTIONAL),
     (6, "password", STRING | OPTIONAL),
 )
-CONFIG = (
+CONFIG = table(
     (1, "version", UINT32),
-    (2, "link", MESSAGE, LINK),
+    (2, "link", LINK),
     (3, "odr_hz", FLOAT | OPTIONAL),
     (4, "range_g", FLOAT | OPTIONAL),
     (5, "decimation", UINT32 | OPTIONAL),
@@ -106,40 +102,40 @@ CONFIG = (
     (9, "keep_newest", BOOL | OPTIONAL),
     (10, "replay_hz", UINT32 | OPTIONAL),
     (11, "health_period_s", UINT32 | OPTIONAL),
-    (12, "command", MESSAGE, COMMAND),
+    (12, "command", COMMAND),
 )
-CONFIG_ACK = (
+CONFIG_ACK = table(
     (1, "version", UINT32),
     (2, "result", UINT32),
     (3, "field", STRING),
     (4, "reason", STRING),
     (5, "boot", FIXED32),
 )
-GAP = (
+GAP = table(
     (1, "first_sample", FIXED64),
     (2, "length", UINT32),
     (3, "bound", UINT32),
     (4, "cause", UINT32),
 )
-CLOCK_FIX = (
+CLOCK_FIX = table(
     (1, "offset_us", SFIXED64),
     (2, "error_us", UINT32),
 )
-SELF_TEST = (
+SELF_TEST = table(
     (1, "result", UINT32),
     (2, "response_g", FLOATS),
     (3, "low_g", FLOATS),
     (4, "high_g", FLOATS),
     (5, "reason", STRING),
 )
-EVENT = (
+EVENT = table(
     (1, "device", FIXED64),
     (2, "boot", FIXED32),
     (3, "kind", UINT32),
     (4, "time_us", SFIXED64),
     (5, "time_error_us", FIXED32),
     (6, "number", FIXED32),
-    (8, "gap", MESSAGE, GAP),
-    (9, "clock_fix", MESSAGE, CLOCK_FIX),
-    (10, "self_test", MESSAGE, SELF_TEST),
+    (8, "gap", GAP),
+    (9, "clock_fix", CLOCK_FIX),
+    (10, "self_test", SELF_TEST),
 )

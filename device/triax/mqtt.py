@@ -169,9 +169,9 @@ class Publisher:
         self.out.put(body, 0, len(body))
         return True
 
-    def payload(self) -> bytes:
-        """A copy of the message that MESSAGE announced."""
-        return bytes(self.reader.body[self._payload_at : self.reader.kept])
+    def payload(self):
+        """The message that MESSAGE announced: a view, good until `next_event`."""
+        return memoryview(self.reader.body)[self._payload_at : self.reader.kept]
 
     def acknowledge(self) -> None:
         """The message of the last MESSAGE or OVERSIZE is safe: write its PUBACK, if it wants one. Call it before anything else."""

@@ -315,7 +315,7 @@ class Node:
             else:
                 self._reconnect("old link settings")
 
-    def _on_message(self, topic: str, payload: bytes) -> None:
+    def _on_message(self, topic: str, payload) -> None:
         channel = self._topics.get(topic)
         self._expect_block()  # the store may be slow
         if channel is not None and topic == channel.calibration_topic:

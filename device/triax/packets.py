@@ -1,8 +1,8 @@
 """MQTT 3.1.1 control packets: cut out of what a broker sends, and written into a buffer made once; in place, memory bounded.
 
 A packet is one byte of kind and flags, one to four bytes of length (seven bits each, low ones first), then that many bytes.
-Reader: `feed` lends a buffer, `next` says whether a packet is complete. Its body stands in `body` up to `kept` bytes; what a
-PUBLISH has beyond that is skipped, so that a huge retained message costs time but neither memory nor the connection.
+Reader: `feed` lends a buffer, `next` says whether a packet is complete. Its body stands in `body` up to `kept` bytes. A PUBLISH
+that is too large, or for which there is no memory, is skipped: it costs time, but not the connection.
 """
 
 from triax.errors import ProtocolError
@@ -30,19 +30,23 @@ _HEAD = const(0)
 _LENGTH = const(1)
 _BODY = const(2)
 
-# What a broker may send a publisher: (smallest, largest) length. -1: as large as the reader keeps; -2: any, the rest is skipped.
+# What a broker may send a publisher: (smallest, largest) length. -1: as large as the reader keeps; -2: any, a larger one is skipped.
 _LENGTHS = {CONNACK: (2, 2), PUBLISH: (3, -2), PUBACK: (2, 2), SUBACK: (3, -1), PINGRESP: (0, 0)}
 NAMES = {CONNACK: "CONNACK", PUBLISH: "PUBLISH", PUBACK: "PUBACK", SUBACK: "SUBACK", PINGRESP: "PINGRESP"}
+
+# Room for a body that is always there. A calibration (4 KiB, once in a node's life) gets its own while it is read.
+_READY = const(512)
 
 # The count of bytes wraps before 2^30: a larger integer would be an allocation on a 32-bit port.
 _COUNT = const(0x1FFFFFFF)
 
 
 class Reader:
-    """Reads packets of which at most `limit` bytes are kept."""
+    """Reads packets; the body of one of more than `limit` bytes is not kept, but for its begin."""
 
     def __init__(self, limit: int) -> None:
-        self.body = bytearray(limit)
+        self._limit = limit
+        self._ready = bytearray(min(limit, _READY))
         self.kind = 0
         self.flags = 0
         self.length = 0
@@ -52,7 +56,8 @@ class Reader:
     def reset(self) -> None:
         """Forget everything: a new connection begins."""
         self._state = _HEAD
-        self._buffer = self.body
+        self.body = self._ready
+        self._buffer = self._ready
         self._at = 0
         self._end = 0
         self._seen = 0
@@ -114,11 +119,20 @@ class Reader:
                 self.fail("a length of more than four bytes")
             return
         least, most = _LENGTHS[self.kind]
-        if self.length < least or most >= 0 and self.length > most or most == -1 and self.length > len(self.body):
+        if self.length < least or most >= 0 and self.length > most or most == -1 and self.length > self._limit:
             self.fail("%s of %d bytes" % (NAMES[self.kind], self.length))
         self._seen = 0
-        self.kept = min(self.length, len(self.body))
+        self._make_room()
         self._state = _BODY
+
+    def _make_room(self) -> None:
+        self.body = self._ready
+        if len(self.body) < self.length <= self._limit:
+            try:
+                self.body = bytearray(self.length)
+            except MemoryError:
+                pass
+        self.kept = min(self.length, len(self.body))
 
     def _take_body(self) -> bool:
         have = self._end - self._at
@@ -199,7 +213,6 @@ class Topic:
     def __init__(self, name: str) -> None:
         if not name or "+" in name or "#" in name or "\0" in name:
             raise ValueError("%r is no topic to publish to" % name)
-        self.name = name
         self.encoded = text(name)
 
 

@@ -1,7 +1,7 @@
 """Protobuf for the small messages of a node: DeviceInfo, Status, Config, ConfigAck, Event. Frames have their own encoder.
 
-A message is a dict, its schema a table of (number, name, kind[, schema of the inner message]) as in triax.messages. `encode`
-gives the same bytes as Google's protobuf; `decode` takes what Google's takes except for groups, which nobody sends. Both
+A message is a dict, its schema a `table` of (number, name, kind) as in triax.messages; the kind of an inner message is its schema.
+`encode` gives the same bytes as Google's protobuf; `decode` takes what Google's takes except for groups, which nobody sends. Both
 allocate: these messages are few. A decoded dict has each plain field (zero where it was absent) and those `optional` and inner
 ones that were there.
 """
@@ -28,8 +28,7 @@ SFIXED64 = const(6)
 FLOAT = const(7)
 STRING = const(8)
 BYTES = const(9)
-MESSAGE = const(10)
-FLOATS = const(11)  # repeated, packed
+FLOATS = const(10)  # repeated, packed
 OPTIONAL = const(16)  # added to a kind: zero is written too, absence is told
 
 _KIND = const(15)
@@ -37,27 +36,42 @@ _VARINT = const(0)
 _I64 = const(1)
 _LEN = const(2)
 _I32 = const(5)
-_WIRE_TYPES = (_VARINT, _VARINT, _VARINT, _VARINT, _I32, _I64, _I64, _I32, _LEN, _LEN, _LEN, _LEN)
+_WIRE_TYPES = (_VARINT, _VARINT, _VARINT, _VARINT, _I32, _I64, _I64, _I32, _LEN, _LEN, _LEN)
 _FORMATS = {FIXED32: "<I", FIXED64: "<Q", SFIXED64: "<q", FLOAT: "<f"}
 _ZEROS = (0, 0, 0, False, 0, 0, 0, 0.0, "", b"")
 _U32 = 0xFFFFFFFF
+
+
+def table(*fields) -> tuple:
+    """A schema of fields (number, name, kind), in one row: a tuple for each would take three times the memory of a small heap."""
+    row = []
+    for field in fields:
+        row.extend(field)
+    return tuple(row)
+
+
+def _is_message(kind) -> bool:
+    return isinstance(kind, tuple)
+
+
+def _wire_type(kind) -> int:
+    return _LEN if _is_message(kind) else _WIRE_TYPES[kind & _KIND]
 
 
 def encode(schema, message: dict) -> bytes:
     """The bytes of a message. Raises ValueError if it has a field that the schema does not know."""
     out = bytearray()
     left = len(message)
-    for entry in schema:
-        if entry[1] in message:
+    for at in range(0, len(schema), 3):
+        name = schema[at + 1]
+        if name in message:
             left -= 1
-            value = message[entry[1]]
-            kind = entry[2] & _KIND
-            if entry[2] & OPTIONAL or kind == MESSAGE or _is_set(kind, value):
-                _put_varint(out, entry[0] << 3 | _WIRE_TYPES[kind])
-                _put(out, kind, value, entry)
+            kind = schema[at + 2]
+            if _is_message(kind) or kind & OPTIONAL or _is_set(kind, message[name]):
+                _put_varint(out, schema[at] << 3 | _wire_type(kind))
+                _put(out, kind, message[name])
     if left:
-        known = [entry[1] for entry in schema]
-        raise ValueError("no such field: %s" % ", ".join([name for name in message if name not in known]))
+        raise ValueError("no such field: %s" % ", ".join([name for name in message if name not in schema[1::3]]))
     return bytes(out)
 
 
@@ -67,23 +81,27 @@ def _is_set(kind: int, value) -> bool:
     return bool(value)
 
 
-def _put(out: bytearray, kind: int, value, entry) -> None:
+def _put(out: bytearray, kind, value) -> None:
+    if _is_message(kind):
+        _put_chunk(out, encode(kind, value))
+        return
+    kind &= _KIND
     if kind in _FORMATS:
         out.extend(struct.pack(_FORMATS[kind], value))
     elif kind <= BOOL:
         value = int(value)
         _put_varint(out, (value << 1 ^ value >> 31) & _U32 if kind == SINT32 else value)
+    elif kind == STRING:
+        _put_chunk(out, value.encode())
+    elif kind == BYTES:
+        _put_chunk(out, value)
     else:
-        if kind == STRING:
-            data = value.encode()
-        elif kind == BYTES:
-            data = value
-        elif kind == FLOATS:
-            data = struct.pack("<%df" % len(value), *value)
-        else:
-            data = encode(entry[3], value)
-        _put_varint(out, len(data))
-        out.extend(data)
+        _put_chunk(out, struct.pack("<%df" % len(value), *value))
+
+
+def _put_chunk(out: bytearray, data) -> None:
+    _put_varint(out, len(data))
+    out.extend(data)
 
 
 def _put_varint(out: bytearray, value: int) -> None:
@@ -102,11 +120,12 @@ def decode(schema, data, limit: int = 4096) -> dict:
 
 def _decode(schema, data, at: int, end: int) -> dict:
     message = {}
-    for entry in schema:
-        if entry[2] < MESSAGE:
-            message[entry[1]] = _ZEROS[entry[2]]
-        elif entry[2] == FLOATS:
-            message[entry[1]] = []
+    for i in range(0, len(schema), 3):
+        kind = schema[i + 2]
+        if kind == FLOATS:
+            message[schema[i + 1]] = []
+        elif not _is_message(kind) and kind < OPTIONAL:
+            message[schema[i + 1]] = _ZEROS[kind]
     while at < end:
         start = at
         tag, at = _varint(data, at, end)
@@ -114,9 +133,9 @@ def _decode(schema, data, at: int, end: int) -> dict:
         if not number or tag > _U32:
             raise WireError("field number %d at byte %d" % (number, start))
         value, at = _raw(data, at, end, tag & 7, start)
-        for entry in schema:
-            if entry[0] == number:
-                _set(message, entry, tag & 7, data, value)
+        for i in range(0, len(schema), 3):
+            if schema[i] == number:
+                _set(message, schema[i + 1], schema[i + 2], tag & 7, data, value)
                 break
     return message
 
@@ -157,21 +176,19 @@ def _varint(data, at: int, end: int):
     raise WireError("a number of more than 64 bits at byte %d" % at)
 
 
-def _set(message: dict, entry, wire_type: int, data, value) -> None:
+def _set(message: dict, name: str, kind, wire_type: int, data, value) -> None:
     """Put a value into the message. Another wire type than the schema's is an unknown field, as Google's parser has it."""
-    name = entry[1]
-    kind = entry[2] & _KIND
     if kind == FLOATS and wire_type == _I32:
         message[name].append(struct.unpack("<f", bytes(data[value[0] : value[1]]))[0])
-    elif wire_type != _WIRE_TYPES[kind]:
+    elif wire_type != _wire_type(kind):
         return
-    elif kind <= BOOL:
-        message[name] = _number(kind, value)
-    elif kind == MESSAGE:
-        inner = _decode(entry[3], data, value[0], value[1])
-        message[name] = _merged(entry[3], message[name], inner) if name in message else inner
+    elif _is_message(kind):
+        inner = _decode(kind, data, value[0], value[1])
+        message[name] = _merged(kind, message[name], inner) if name in message else inner
+    elif kind & _KIND <= BOOL:
+        message[name] = _number(kind & _KIND, value)
     else:
-        message[name] = _chunk(kind, bytes(data[value[0] : value[1]]), value[0], message.get(name))
+        message[name] = _chunk(kind & _KIND, bytes(data[value[0] : value[1]]), value[0], message.get(name))
 
 
 def _number(kind: int, value: int):
@@ -200,15 +217,15 @@ def _chunk(kind: int, data: bytes, at: int, before):
 
 def _merged(schema, old: dict, new: dict) -> dict:
     """A message that comes twice is merged, field by field."""
-    for entry in schema:
-        name = entry[1]
+    for at in range(0, len(schema), 3):
+        name = schema[at + 1]
+        kind = schema[at + 2]
         if name not in new:
             continue
-        kind = entry[2] & _KIND
-        if kind == MESSAGE and name in old:
-            _merged(entry[3], old[name], new[name])
+        if _is_message(kind) and name in old:
+            _merged(kind, old[name], new[name])
         elif kind == FLOATS:
             old[name] = old[name] + new[name]
-        elif entry[2] & OPTIONAL or kind == MESSAGE or _is_set(kind, new[name]):  # a plain zero was absent
+        elif _is_message(kind) or kind & OPTIONAL or _is_set(kind, new[name]):  # a plain zero was absent
             old[name] = new[name]
     return old

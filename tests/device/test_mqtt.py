@@ -3,12 +3,13 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from triax import mqtt
+from triax import mqtt, packets
 from triax.errors import ProtocolError
 from triax.mqtt import CONNECTED, DENIED, MESSAGE, NOTHING, OVERSIZE, RECONNECT, REFUSED, RELEASED, SUBSCRIBED, Publisher, Topic
 
 CONNACK = b"\x20\x02\x00\x00"
-FRAME = Topic("triax/v1/0011223344556677/frame")
+FRAME_NAME = "triax/v1/0011223344556677/frame"
+FRAME = Topic(FRAME_NAME)
 LIMIT = 200
 
 
@@ -46,7 +47,7 @@ def events(core, data, now_ms=0, step=None):
         while (event := core.next_event(now_ms)) != NOTHING:
             detail = {
                 RELEASED: lambda: (core.window.owner, core.window.token),
-                MESSAGE: lambda: (core.topic, core.payload()),
+                MESSAGE: lambda: (core.topic, bytes(core.payload())),
                 OVERSIZE: lambda: core.topic,
                 REFUSED: lambda: core.reason,
                 RECONNECT: lambda: core.reason,
@@ -90,9 +91,9 @@ def test_publish_as_the_standard_writes_it():
     core = up()
     payload = bytes(range(250))
     assert core.publish(FRAME, b"..." + payload, 3, 250, 1, 0, 7, 0, 1)
-    assert drain(core) == publish(FRAME.name.encode(), payload, 1, 1, flags=1)
+    assert drain(core) == publish(FRAME_NAME.encode(), payload, 1, 1, flags=1)
     assert send(core, 8, qos=0)
-    assert drain(core) == publish(FRAME.name.encode(), b"frame")
+    assert drain(core) == publish(FRAME_NAME.encode(), b"frame")
 
 
 INCOMING = {
@@ -208,7 +209,6 @@ def test_fuzz_no_bytes_do_worse_than_a_protocol_error(pieces, connected):
     core = up() if connected else Publisher("node-1", in_bytes=LIMIT)
     if not connected:
         core.connect(0)
-    size = len(core.reader.body)
     for token in range(3):
         send(core, token)
     try:
@@ -216,8 +216,29 @@ def test_fuzz_no_bytes_do_worse_than_a_protocol_error(pieces, connected):
             events(core, piece)
     except ProtocolError:
         assert core.state == mqtt.ENDED
-    assert len(core.reader.body) == size
+    assert len(core.reader.body) <= LIMIT
     assert core.window.count <= core.window.size
+
+
+@pytest.mark.parametrize("step", [1, 700, None])
+def test_a_large_message_has_room_while_it_is_read(step):
+    core = up(in_bytes=4608)
+    ready = core.reader.body
+    payload = bytes(range(256)) * 16
+    assert events(core, publish(b"a", payload), step=step) == [(MESSAGE, ("a", payload))]
+    assert len(core.reader.body) <= 4608
+    assert events(core, publish(b"a", payload + bytes(600)), step=step) == [(OVERSIZE, "a")]
+    assert core.reader.body is ready
+
+
+def test_a_message_that_memory_has_no_room_for_is_told_and_skipped(monkeypatch):
+    core = up(in_bytes=4608)
+
+    def no_room(size):
+        raise MemoryError
+
+    monkeypatch.setattr(packets, "bytearray", no_room, raising=False)
+    assert events(core, publish(b"a", bytes(513)) + publish(b"a", b"x")) == [(OVERSIZE, "a"), (MESSAGE, ("a", b"x"))]
 
 
 PACKETS = st.one_of(
@@ -231,8 +252,8 @@ PACKETS = st.one_of(
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(PACKETS, max_size=8), st.data())
-def test_fuzz_events_do_not_depend_on_how_the_stream_was_cut(packets, data):
-    stream = b"".join(packets)
+def test_fuzz_events_do_not_depend_on_how_the_stream_was_cut(pieces, data):
+    stream = b"".join(pieces)
 
     def run(step):
         core = up(out_bytes=2000)

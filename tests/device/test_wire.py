@@ -35,6 +35,15 @@ ENUMS = {"reason", "result", "cause", "kind", "loss_detection", "temperature_cla
 DETAILS = ["gap", "clock_fix", "self_test"]
 
 
+def entries(schema):
+    """(number, name, kind) of each field."""
+    return list(zip(schema[::3], schema[1::3], schema[2::3], strict=True))
+
+
+def is_message(entry):
+    return isinstance(entry[2], tuple)
+
+
 def one_detail(drawn):
     message, detail = drawn
     return {key: value for key, value in message.items() if key not in DETAILS or key == detail}
@@ -42,13 +51,13 @@ def one_detail(drawn):
 
 def of_schema(schema):
     def value(entry):
-        if entry[2] == wire.MESSAGE:
-            return of_schema(entry[3])
+        if is_message(entry):
+            return of_schema(entry[2])
         if entry[1] in ENUMS and entry[2] == wire.UINT32:
             return st.integers(0, 3)
         return VALUES[entry[2] & 15]
 
-    strategy = st.fixed_dictionaries({}, optional={entry[1]: value(entry) for entry in schema})
+    strategy = st.fixed_dictionaries({}, optional={entry[1]: value(entry) for entry in entries(schema)})
     if schema is messages.EVENT:  # a oneof holds one
         strategy = st.tuples(strategy, st.sampled_from(DETAILS)).map(one_detail)
     return strategy
@@ -56,20 +65,20 @@ def of_schema(schema):
 
 def to_google(schema, cls, message):
     fields = {}
-    for entry in schema:
+    for entry in entries(schema):
         if entry[1] in message:
             inner = cls.DESCRIPTOR.fields_by_name[entry[1]].message_type
-            fields[entry[1]] = to_google(entry[3], inner._concrete_class, message[entry[1]]) if inner else message[entry[1]]
+            fields[entry[1]] = to_google(entry[2], inner._concrete_class, message[entry[1]]) if inner else message[entry[1]]
     return cls(**fields)
 
 
 def from_google(schema, google):
     message = {}
-    for entry in schema:
+    for entry in entries(schema):
         value = getattr(google, entry[1])
-        if entry[2] == wire.MESSAGE:
+        if is_message(entry):
             if google.HasField(entry[1]):
-                message[entry[1]] = from_google(entry[3], value)
+                message[entry[1]] = from_google(entry[2], value)
         elif entry[2] == wire.FLOATS:
             message[entry[1]] = list(value)
         elif not entry[2] & wire.OPTIONAL or google.HasField(entry[1]):
@@ -80,15 +89,15 @@ def from_google(schema, google):
 @ALL
 def test_the_tables_say_what_the_proto_files_say(name):
     def check(schema, descriptor):
-        ours = {entry[0]: entry for entry in schema}
+        ours = {entry[0]: entry for entry in entries(schema)}
         theirs = {field.number: field for field in descriptor.fields}
         assert set(ours) <= set(theirs)
         missing = {theirs[number].name for number in set(theirs) - set(ours)}
         assert missing <= {"finding", "conflict"}, "only the stream writes these"
         for number, entry in ours.items():
             assert entry[1] == theirs[number].name
-            if entry[2] == wire.MESSAGE:
-                check(entry[3], theirs[number].message_type)
+            if is_message(entry):
+                check(entry[2], theirs[number].message_type)
             else:
                 assert bool(entry[2] & wire.OPTIONAL) == theirs[number].has_presence
 
