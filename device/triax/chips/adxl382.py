@@ -199,4 +199,4 @@ class Adxl382(EntryPart):
         return setup, (_SNSR_AXIS_EN, _ST_ON), (_SNSR_AXIS_EN, _ST_ON | _ST_REVERSE)
 
     def _output(self):
-        return self.device.burst(_XDATA_H, 6, 1), 1, 0, 1000 * self.scale_g
+        return self.device.burst(_XDATA_H, 6, 1), 2, 1, 0, 1000 * self.scale_g

@@ -181,4 +181,4 @@ class Iis3dwb(Part):
         return setup, (_CTRL5_C, _ST_POSITIVE), (_CTRL5_C, 0)
 
     def _output(self):
-        return self.device.burst(_OUTX_L_A, 6, 1), 0, 0, 0.122
+        return self.device.burst(_OUTX_L_A, 6, 1), 2, 0, 0, 0.122

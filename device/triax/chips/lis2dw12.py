@@ -132,4 +132,4 @@ class Lis2dw12(Part):
         return setup, (_CTRL3, _ST_POSITIVE), (_CTRL3, 0)
 
     def _output(self):
-        return self.device.burst(_OUT_X_L, 6, 1), 0, 2, 0.488
+        return self.device.burst(_OUT_X_L, 6, 1), 2, 0, 2, 0.488

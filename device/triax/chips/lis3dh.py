@@ -134,4 +134,4 @@ class Lis3dh(Part):
         return [(_CTRL1, _100_HZ | _XYZ)], (_CTRL4, still | _ST_POSITIVE), (_CTRL4, still)
 
     def _output(self):
-        return self.device.burst(_OUT_X_L, 6, 1), 0, 4, 2.0
+        return self.device.burst(_OUT_X_L, 6, 1), 2, 0, 4, 2.0

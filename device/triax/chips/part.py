@@ -21,9 +21,10 @@ class Part:
     _registers(running)         [(register, value), ..] of the configuration in the order of writing; `running`: as they read then
     _run(watermark)             FIFO on, measuring
     _halt()                     standby, FIFO off and empty
-    _deflection()               where SELF_TEST_HIGH_MG is given: (setup, one, other), [(register, value), ..] to measure with, and
-                                the (register, value) of the two states whose means are subtracted
-    _output()                   (burst of the output registers, low, shift, mg per count) as then set up; see kernels.take16
+    _limits()                   (low, high) of the self-test where they are not the same for all parts
+    _deflection()               (setup, one, other): [(register, value), ..] to measure with, and the (register, value) of the two
+                                states: the response is the mean in `one` minus that in `other`, which comes first
+    _output()                   (burst of the output registers, step, low, shift, mg per count) as then set up; see kernels.take16
     """
 
     BUSES = ("spi",)
@@ -38,8 +39,9 @@ class Part:
     LOSS_PERIOD = 0
     TEMPERATURE_CLASS = TEMPERATURE_NONE
     SET_BYTES = 6  # of one set in a FIFO burst
-    SELF_TEST_LOW_MG = ()  # x, y, z: least and most deflection of a good part, empty: no source states them
-    SELF_TEST_HIGH_MG = ()
+    SELF_TEST_LOW_MG = (0, 0, 0)  # x, y, z: least and most response of a good part
+    SELF_TEST_HIGH_MG = (0, 0, 0)
+    SELF_TEST_SIGNED = False  # whether a source states the sign of the response, too
     SELF_TEST_STILL_MG = 0  # spread over the samples of one mean above which it cannot judge
     SELF_TEST_SAMPLES = 5
     SELF_TEST_STEP_US = 20_000  # from one to the next
@@ -226,12 +228,12 @@ class Part:
 
     def self_test(self) -> int:
         """See triax.chips."""
-        if not self.SELF_TEST_HIGH_MG:
-            self.self_test_reason = "no source states limits for the %s" % self.NAME
-            return INCONCLUSIVE
+        self.self_test_reason = ""
+        self.self_test_low_mg, self.self_test_high_mg = self._limits()
         setup, one, other = self._deflection()
         registers = [register for register, _ in setup]
-        registers.append(one[0])
+        if one[0] not in registers:
+            registers.append(one[0])
         kept = [(register, self.device.read(register)) for register in registers]
         means = []
         spreads = []
@@ -239,39 +241,42 @@ class Part:
         try:
             for register, value in setup:
                 self._put(register, value)
-            for register, value in (one, other):
+            for register, value in (other, one):
                 self._put(register, value)
                 self._mean_mg(means, spreads)
         finally:
             for register, value in reversed(kept):
                 self._put(register, value)
             self._testing = False
-        return self._judge([a - b for a, b in zip(means[0], means[1])], max(spreads))
+        return self._judge([a - b for a, b in zip(means[1], means[0])], max(spreads))
+
+    def _limits(self):
+        """Least and most response of a good part, mg; where nothing tells them, `self_test_reason` says why."""
+        return self.SELF_TEST_LOW_MG, self.SELF_TEST_HIGH_MG
 
     def _mean_mg(self, means, spreads) -> None:
         """Append the mean of some samples and the largest spread of an axis, both mg."""
-        data, low, shift, scale_mg = self._output()
+        data, step, low, shift, scale_mg = self._output()
         samples = self.SELF_TEST_SAMPLES
         counts = array("i", bytes(12 * samples))
         self.device.sleep_us(self.SELF_TEST_SETTLE_US)
         for k in range(samples):
             self.device.sleep_us(self.SELF_TEST_STEP_US)
             data.read(1)
-            kernels.take16(data.buffer, data.start, 1, 6, 2, low, shift, counts, 3 * k)
+            kernels.take16(data.buffer, data.start, 1, 6, step, low, shift, counts, 3 * k)
         axes = [[counts[3 * k + axis] for k in range(samples)] for axis in range(3)]
         means.append([int(sum(axis) * scale_mg / samples) for axis in axes])
         spreads.append(int(max([max(axis) - min(axis) for axis in axes]) * scale_mg))
 
     def _judge(self, response, spread: int) -> int:
         self.self_test_mg = tuple(response)
-        self.self_test_low_mg = self.SELF_TEST_LOW_MG
-        self.self_test_high_mg = self.SELF_TEST_HIGH_MG
         if spread > self.SELF_TEST_STILL_MG:
             self.self_test_reason = "vibration: %d mg over the samples, above %d mg" % (spread, self.SELF_TEST_STILL_MG)
+        if self.self_test_reason:
             return INCONCLUSIVE
         for axis in range(3):
-            if not self.SELF_TEST_LOW_MG[axis] <= abs(response[axis]) <= self.SELF_TEST_HIGH_MG[axis]:
+            size = response[axis] if self.SELF_TEST_SIGNED else abs(response[axis])
+            if not self.self_test_low_mg[axis] <= size <= self.self_test_high_mg[axis]:
                 self.self_test_reason = "%s answers %d mg" % ("xyz"[axis], response[axis])
                 return FAIL
-        self.self_test_reason = ""
         return PASS
