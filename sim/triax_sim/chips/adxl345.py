@@ -45,7 +45,7 @@ class Twin(Part):
 
     TOP_RATE_HZ = 3200.0
     TURN_ON_US = 1100  # plus one period
-    SELF_TEST_G = (0.8, -0.8, 1.2)  # unconfirmed
+    SELF_TEST_G = (2.0, -2.0, 2.7)  # the middle of the limits at a supply of 3.3 V: data sheet Rev. E, Tables 14 and 15
 
     _multiple = False
     _read_through = False  # this transaction has read DATAZ1
