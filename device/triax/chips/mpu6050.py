@@ -1,5 +1,5 @@
 """MPU-6050: 1 kHz, FIFO of 1024 bytes, I2C. The gyroscope stays off. Facts of sensors.md 8; its sources: i2cdevlib [MPU], data
-sheet page [DSMPU], Linux inv_mpu_ring.c [LMPU], Klipper [KMPU].
+sheet PS-MPU-6000A 3.4 [DSMPU], Linux inv_mpu_ring.c [LMPU], Klipper [KMPU]; and the register map RM-MPU-6000A 4.2 [RMMPU].
 """
 
 from triax import kernels
@@ -15,11 +15,14 @@ except ImportError:  # CPython
         return value
 
 
+_SELF_TEST_X = const(0x0D)  # followed by Y, Z: bits 4:2 of the axis' trim code in 7:5
+_SELF_TEST_A = const(0x10)  # bits 1:0 of x in 5:4, y in 3:2, z in 1:0
 _SMPLRT_DIV = const(0x19)
 _CONFIG = const(0x1A)
 _ACCEL_CONFIG = const(0x1C)
 _FIFO_EN = const(0x23)
 _INT_STATUS = const(0x3A)
+_ACCEL_XOUT_H = const(0x3B)
 _TEMP_H = const(0x41)
 _USER_CTRL = const(0x6A)
 _PWR_MGMT_1 = const(0x6B)
@@ -29,10 +32,14 @@ _FIFO_R_W = const(0x74)
 _WHO_AM_I = const(0x75)
 
 # 0x70, 0x71, 0x73: MPU-6500, 9250 and 9255, sold on the same boards with the same registers; 0x69 and 0x75 are known bad [KMPU].
-_IDS = (0x68, 0x70, 0x71, 0x73)
+_ID = const(0x68)
+_IDS = (_ID, 0x70, 0x71, 0x73)
 _RESET = const(0x80)
 _SLEEP = const(0x40)
 _GYRO_OFF = const(0x07)
+_44_HZ = const(0x03)  # CONFIG
+_8_G = const(0x10)  # ACCEL_CONFIG
+_ST_XYZ = const(0xE0)
 _ACCELERATION = const(0x08)
 _FIFO_ON = const(0x40)
 _FIFO_RESET = const(0x04)
@@ -55,11 +62,14 @@ class Mpu6050(Part):
     RANGES_G = (2, 4, 8, 16)
     ODRS_HZ = (4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500, 1000)  # 1 kHz / (1 + divider)
     LOWPASS = (0, 11, 23, 48, 100, 200)
-    DELAY_US = (2000, 3000, 4900, 8500, 13_800, 19_000)  # of each filter: the register map's table of DLPF_CFG
+    DELAY_US = (2000, 3000, 4900, 8500, 13_800, 19_000)  # of each filter: table of DLPF_CFG [RMMPU]
     ODR_TOLERANCE_PPM = 50_000  # "a few per cent" [LMPU]
     LOSS_DETECTION = LOSS_FLAG
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE
     NEAR_FULL = 0  # the margin covers it
+    SELF_TEST_SIGNED = True
+    SELF_TEST_STILL_MG = 24  # half of the narrowest limit, 14 % of 340 mg
+    SELF_TEST_SAMPLES = 10
 
     def _prepare(self) -> None:
         self.device.addressing(0, 0, 0, 0)
@@ -137,3 +147,26 @@ class Mpu6050(Part):
         start = self._temperature.start
         code = ((buf[start] << 8 | buf[start + 1]) ^ 0x8000) - 0x8000
         return 36530 + code * 50 // 17
+
+    # Self-test at 8 g [RMMPU 4.1]; 44 Hz keep the noise far below the limits
+
+    def _limits(self):
+        """Factory trim 340 mg * (0.92 / 0.34)^((code - 1) / 30) [RMMPU 4.1] +- 14 % [DSMPU 6.2]."""
+        low_bits = self.device.read(_SELF_TEST_A)
+        codes = [self.device.read(_SELF_TEST_X + k) >> 5 << 2 | low_bits >> 4 - 2 * k & 3 for k in range(3)]
+        seen = self.device.read(_WHO_AM_I)
+        if seen != _ID:
+            self.self_test_reason = "limits are known for id 0x68, this is 0x%02x" % seen
+        elif 0 in codes:
+            self.self_test_reason = "no factory trim in the part: codes %d, %d, %d" % tuple(codes)
+        if self.self_test_reason:
+            return Part._limits(self)
+        trims = [340 * (0.92 / 0.34) ** ((code - 1) / 30) for code in codes]
+        return tuple([int(0.86 * trim) for trim in trims]), tuple([int(1.14 * trim) for trim in trims])
+
+    def _deflection(self):
+        setup = [(_PWR_MGMT_1, 0), (_CONFIG, _44_HZ), (_SMPLRT_DIV, 9), (_ACCEL_CONFIG, _8_G)]
+        return setup, (_ACCEL_CONFIG, _8_G | _ST_XYZ), (_ACCEL_CONFIG, _8_G)
+
+    def _output(self):
+        return self.device.burst(_ACCEL_XOUT_H, 6, 1), 2, 1, 0, 1000 / 4096

@@ -1,7 +1,7 @@
 """Virtual MPU-6050: three-axis accelerometer (and gyro) at 1 kHz, FIFO of 1024 bytes without packet marks, I2C only.
 
-Source: facts of the MPU-6050 register map (i2cdevlib, Linux inv_mpu6050, data sheet page 13). What no source states is marked
-unconfirmed. Not modelled: filters' effect on the data, the gyro (reads 0), FSYNC, the auxiliary bus, cycle mode.
+Source: facts of the MPU-6050 register map (i2cdevlib, Linux inv_mpu6050, data sheet page 13, RM-MPU-6000A 4.2). What no source
+states is marked unconfirmed. Not modelled: filters' effect on the data, the gyro (reads 0), FSYNC, the auxiliary bus, cycle mode.
 """
 
 from triax_sim import pack
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Twin"]
 
+SELF_TEST_X, SELF_TEST_Y, SELF_TEST_Z, SELF_TEST_A = 0x0D, 0x0E, 0x0F, 0x10
 SMPLRT_DIV, CONFIG, GYRO_CONFIG, ACCEL_CONFIG = 0x19, 0x1A, 0x1B, 0x1C
 FIFO_EN, INT_PIN_CFG, INT_ENABLE, INT_STATUS = 0x23, 0x37, 0x38, 0x3A
 ACCEL_XOUT_H, TEMP_OUT_H, GYRO_XOUT_H, GYRO_ZOUT_L = 0x3B, 0x41, 0x43, 0x48
@@ -23,6 +24,12 @@ SIGNAL_PATH_RESET, USER_CTRL, PWR_MGMT_1, PWR_MGMT_2 = 0x68, 0x6A, 0x6B, 0x6C
 FIFO_COUNT_H, FIFO_COUNT_L, FIFO_R_W, WHO_AM_I = 0x72, 0x73, 0x74, 0x75
 SLEEP = 0x40
 ACCELERATION_HZ = 1000.0
+TRIM_X, TRIM_Y, TRIM_Z = 12, 17, 23  # five bits each, written at the factory: what this part answered to the self-test there
+
+
+def trim_g(code: int) -> float:
+    """Self-test response that a factory code stands for."""
+    return float(0.34 * (0.92 / 0.34) ** ((code - 1) / 30))
 
 
 class Twin(Part):
@@ -33,7 +40,13 @@ class Twin(Part):
     I2C_ADDRESSES = (0x68, 0x69)
     FIFO_UNITS = 1024
     IDENTITY = {WHO_AM_I: 0x68}
-    RESET = {PWR_MGMT_1: SLEEP}
+    RESET = {
+        PWR_MGMT_1: SLEEP,
+        SELF_TEST_X: TRIM_X >> 2 << 5,
+        SELF_TEST_Y: TRIM_Y >> 2 << 5,
+        SELF_TEST_Z: TRIM_Z >> 2 << 5,
+        SELF_TEST_A: (TRIM_X & 3) << 4 | (TRIM_Y & 3) << 2 | TRIM_Z & 3,
+    }
     WRITABLE = {
         SMPLRT_DIV: 0xFF,
         CONFIG: 0x3F,
@@ -50,7 +63,7 @@ class Twin(Part):
 
     TURN_ON_US = 20_000  # the wake-up wait that drivers use
     RESET_US = 1000  # unconfirmed
-    SELF_TEST_G = 0.5  # unconfirmed
+    SELF_TEST_G = (trim_g(TRIM_X), trim_g(TRIM_Y), trim_g(TRIM_Z))
     _count = 0
 
     def _awake(self) -> bool:
@@ -112,8 +125,8 @@ class Twin(Part):
 
     def _shift(self) -> "tuple[int, int, int]":
         control = self.registers[ACCEL_CONFIG]
-        deflection = round(self.SELF_TEST_G * self._lsb_per_g())
-        return deflection * (control >> 7), deflection * (control >> 6 & 1), deflection * (control >> 5 & 1)
+        x, y, z = (round(g * self._lsb_per_g()) for g in self.SELF_TEST_G)
+        return x * (control >> 7), y * (control >> 6 & 1), z * (control >> 5 & 1)
 
     def _is_port(self, address: int) -> bool:
         return address == FIFO_R_W
