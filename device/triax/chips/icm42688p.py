@@ -1,5 +1,6 @@
 """ICM-42688-P: up to 32 kHz, FIFO of 2048 bytes in packets with a header, SPI or I2C. The gyroscope stays off. Section numbers are
-those of sensors.md 3; its sources: Zephyr icm4268x [Z426], Linux inv_icm42600 [L426], PX4, data sheet excerpts [DS426].
+those of sensors.md 3; its sources: Zephyr icm4268x [Z426], Linux inv_icm42600 [L426], PX4, data sheet excerpts [DS426]; and the
+whole data sheet DS-000347 1.8 [DS347], InvenSense's self-test for this family, Ixm42xxxSelfTest.c [IST].
 """
 
 from triax import kernels
@@ -19,18 +20,23 @@ except ImportError:  # CPython
 _DEVICE_CONFIG = const(0x11)
 _FIFO_CONFIG = const(0x16)
 _TEMP_DATA1 = const(0x1D)
+_ACCEL_DATA_X1 = const(0x1F)
 _INT_STATUS = const(0x2D)  # followed by FIFO_COUNT, high byte first at reset
 _FIFO_DATA = const(0x30)
 _SIGNAL_PATH_RESET = const(0x4B)
 _PWR_MGMT0 = const(0x4E)
 _ACCEL_CONFIG0 = const(0x50)
+_GYRO_ACCEL_CONFIG0 = const(0x52)
+_ACCEL_CONFIG1 = const(0x53)
 _FIFO_CONFIG1 = const(0x5F)
 _FIFO_CONFIG2 = const(0x60)
 _FIFO_CONFIG3 = const(0x61)
 _INT_CONFIG1 = const(0x64)
 _INT_SOURCE0 = const(0x65)
+_SELF_TEST_CONFIG = const(0x70)
 _WHO_AM_I = const(0x75)
 _REG_BANK_SEL = const(0x76)
+_XA_ST_DATA = const(0x3B)  # bank 2, followed by Y, Z: factory codes of the self-test [DS347 16.4]
 
 _ID = const(0x47)
 _SOFT_RESET = const(0x01)
@@ -46,6 +52,12 @@ _PWR_US = const(300)  # no register write for 200 us after PWR_MGMT0 [DS426, L42
 _HEADER_BITS = const(0xF0)  # message, acceleration, gyroscope, 20 bits; the rest may change with rate and timestamps
 _HEADER = const(0x40)
 _BYTES = const(2048)
+_FILTER_BW = const(0x11)  # acceleration (7:4) and gyroscope: a quarter of the rate or of 400 Hz, as at reset [DS347 14.40]
+_FILTER_ORDER = const(0x0D)  # second order, as at reset [DS347 14.41]
+_TENTH_BW = const(0x41)  # a tenth
+_THIRD_ORDER = const(0x15)
+_2_G_1_KHZ = const(0x66)
+_ST_XYZ = const(0x78)  # and its supply
 
 # 3.3: code of ACCEL_CONFIG0 by rate, slowest first
 _CODES = (14, 13, 12, 11, 10, 9, 8, 7, 15, 6, 5, 4, 3, 2, 1)
@@ -67,6 +79,13 @@ class Icm42688p(Part):
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE
     SET_BYTES = 8
     NEAR_FULL = 16  # 0.5 ms at 32 kHz
+    # Of the filter above at each rate [DS347 5.5], 0: not stated for low power. The anti-alias filter before it is not counted.
+    DELAY_US = (0, 0, 0, 5100, 5100, 5100, 5100, 5100, 4100, 2100, 800, 400, 200, 100, 100)
+    SELF_TEST_LOW_MG = (50, 50, 50)  # where an axis has no factory code [IST]
+    SELF_TEST_HIGH_MG = (1200, 1200, 1200)
+    SELF_TEST_STILL_MG = 25  # half of the smallest response
+    SELF_TEST_SAMPLES = 20  # over 0.2 s, as [IST]
+    SELF_TEST_STEP_US = 10_000
 
     def _prepare(self) -> None:
         self.device.addressing(0, 0x80, 0, 0)
@@ -87,9 +106,15 @@ class Icm42688p(Part):
             raise NotTaken("icm42688p: the reset does not finish")
         self._fifo_status.read(1)  # the first count after a reset is always 0 (trap a)
 
+    def recover(self) -> bool:
+        """See triax.chips."""
+        self.device.write(_REG_BANK_SEL, 0)  # a self-test may have broken off in another bank, where nothing is what it seems
+        return Part.recover(self)
+
     def _derive(self) -> None:
         self.scale_g = self.range_g / 32768
-        self.clip_low = -32767  # -32768 marks an invalid value (3.4)
+        self.delay_us = self.DELAY_US[self.ODRS_HZ.index(self.odr_hz)]
+        self.clip_low = -32766  # -32768 marks an invalid value; -32767 does not occur either [DS347 14.34]
 
     def _mode(self) -> int:
         # Low noise is needed at high rates; the slowest exist in low power only.
@@ -102,6 +127,8 @@ class Icm42688p(Part):
         return (
             (_PWR_MGMT0, self._mode() if running else 0),
             (_ACCEL_CONFIG0, span << 5 | _CODES[self.ODRS_HZ.index(self.odr_hz)]),
+            (_GYRO_ACCEL_CONFIG0, _FILTER_BW),
+            (_ACCEL_CONFIG1, _FILTER_ORDER),
             (_INT_CONFIG1, pulse),
         )
 
@@ -117,9 +144,11 @@ class Icm42688p(Part):
         self._put(_PWR_MGMT0, self._mode())
 
     def _put(self, register: int, value: int) -> None:
-        Part._put(self, register, value)
-        if register == _PWR_MGMT0:
-            self.device.sleep_us(_PWR_US)
+        try:
+            Part._put(self, register, value)
+        finally:  # whatever became of it, the next write may be that of a recovery
+            if register == _PWR_MGMT0:
+                self.device.sleep_us(_PWR_US)
 
     def _flush(self) -> None:
         self.device.write(_SIGNAL_PATH_RESET, _FLUSH)
@@ -160,3 +189,24 @@ class Icm42688p(Part):
         start = self._temperature.start
         code = ((buf[start] << 8 | buf[start + 1]) ^ 0x8000) - 0x8000
         return 25000 + code * 3125 // 414
+
+    # Self-test at 2 g, 1 kHz, filtered to 100 Hz [IST]
+
+    def _limits(self):
+        """Half to one and a half times the response at the factory, 2620 counts at 2 g * 1.01^(code - 1) [IST]."""
+        self._put(_REG_BANK_SEL, 2)
+        codes = [self.device.read(_XA_ST_DATA + k) for k in range(3)]
+        self._put(_REG_BANK_SEL, 0)
+        if 0 in codes:
+            return Part._limits(self)
+        trims = [2620000 / 16384 * 1.01 ** (code - 1) for code in codes]
+        return tuple([int(0.5 * trim) for trim in trims]), tuple([int(1.5 * trim) for trim in trims])
+
+    def _deflection(self):
+        # All but the self-test itself is set, and reset, in standby (trap c).
+        filters = [(_GYRO_ACCEL_CONFIG0, _TENTH_BW), (_ACCEL_CONFIG1, _THIRD_ORDER)]
+        setup = [(_ACCEL_CONFIG0, _2_G_1_KHZ)] + filters + [(_SELF_TEST_CONFIG, 0), (_PWR_MGMT0, _LOW_NOISE)]
+        return setup, (_SELF_TEST_CONFIG, _ST_XYZ), (_SELF_TEST_CONFIG, 0)
+
+    def _output(self):
+        return self.device.burst(_ACCEL_DATA_X1, 6, 1), 2, 1, 0, 1000 / 16384

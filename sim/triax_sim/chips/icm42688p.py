@@ -1,7 +1,7 @@
 """Virtual ICM-42688-P: three-axis accelerometer (and gyro) up to 32 kHz, 16 or 18 bits, FIFO of 2048 bytes in packets, SPI or I2C.
 
-Source: facts of the ICM-42688-P register map (Linux inv_icm42600, Zephyr icm4268x, PX4, data sheet excerpts). What no source
-states is marked unconfirmed. Not modelled: filters' effect on the data, the gyro (reads 0 when on), little-endian output,
+Source: facts of the ICM-42688-P register map (Linux inv_icm42600, Zephyr icm4268x, PX4, data sheet DS-000347 1.8). What no
+source states is marked unconfirmed. Not modelled: filters' effect on the data, the gyro (reads 0 when on), little-endian output,
 external clock.
 """
 
@@ -23,15 +23,22 @@ SIGNAL_PATH_RESET, INTF_CONFIG0, INTF_CONFIG1, PWR_MGMT0 = 0x4B, 0x4C, 0x4D, 0x4
 GYRO_CONFIG0, ACCEL_CONFIG0, GYRO_CONFIG1, GYRO_ACCEL_CONFIG0, ACCEL_CONFIG1 = 0x4F, 0x50, 0x51, 0x52, 0x53
 TMST_CONFIG, FIFO_CONFIG1, FIFO_CONFIG2, FIFO_CONFIG3 = 0x54, 0x5F, 0x60, 0x61
 INT_CONFIG0, INT_CONFIG1, INT_SOURCE0, INT_SOURCE3 = 0x63, 0x64, 0x65, 0x68
-FIFO_LOST_PKT0, FIFO_LOST_PKT1, WHO_AM_I, BANK_SEL = 0x6C, 0x6D, 0x75, 0x76
+FIFO_LOST_PKT0, FIFO_LOST_PKT1, SELF_TEST_CONFIG, WHO_AM_I, BANK_SEL = 0x6C, 0x6D, 0x70, 0x75, 0x76
 BANK2 = 0x200
 AAF_DELT, AAF_DELTSQR, AAF_SHIFT = BANK2 | 0x03, BANK2 | 0x04, BANK2 | 0x05
+XA_ST_DATA, YA_ST_DATA, ZA_ST_DATA = BANK2 | 0x3B, BANK2 | 0x3C, BANK2 | 0x3D
 NOWHERE = 0x7FF  # a burst write goes no further than its first register
 
 BYPASS, STREAM = 0, 1
 OFF, LOW_POWER, LOW_NOISE = 0, 2, 3
 RATES_HZ = (0.0, 32000.0, 16000.0, 8000.0, 4000.0, 2000.0, 1000.0, 200.0, 100.0, 50.0, 25.0, 12.5, 6.25, 3.125, 1.5625, 500.0)
 INVALID = -32768
+CODE_X, CODE_Y, CODE_Z = 112, 104, 131  # written at the factory: what this part answered to the self-test there
+
+
+def trim_g(code: int) -> float:
+    """Self-test response that a factory code stands for."""
+    return float(2620 / 16384 * 1.01 ** (code - 1))
 
 
 class Twin(Part):
@@ -46,7 +53,24 @@ class Twin(Part):
     FIFO_UNITS = 2048 // 8
     REGISTERS = 0x500
     IDENTITY = {WHO_AM_I: 0x47}
-    RESET = {INTF_CONFIG0: 0x30, INTF_CONFIG1: 0x91, ACCEL_CONFIG0: 0x06, GYRO_CONFIG0: 0x06, INT_CONFIG1: 0x10, INT_SOURCE0: 0x10}
+    RESET = {
+        INTF_CONFIG0: 0x30,
+        INTF_CONFIG1: 0x91,
+        ACCEL_CONFIG0: 0x06,
+        GYRO_CONFIG0: 0x06,
+        GYRO_CONFIG1: 0x16,
+        GYRO_ACCEL_CONFIG0: 0x11,
+        ACCEL_CONFIG1: 0x0D,
+        TMST_CONFIG: 0x23,
+        INT_CONFIG1: 0x10,
+        INT_SOURCE0: 0x10,
+        AAF_DELT: 0x30,
+        AAF_DELTSQR: 0x40,
+        AAF_SHIFT: 0x62,
+        XA_ST_DATA: CODE_X,
+        YA_ST_DATA: CODE_Y,
+        ZA_ST_DATA: CODE_Z,
+    }
     WRITABLE = {
         DEVICE_CONFIG: 0x11,
         DRIVE_CONFIG: 0x3F,
@@ -60,7 +84,7 @@ class Twin(Part):
         ACCEL_CONFIG0: 0xEF,
         GYRO_CONFIG1: 0xEF,
         GYRO_ACCEL_CONFIG0: 0xFF,
-        ACCEL_CONFIG1: 0x1E,
+        ACCEL_CONFIG1: 0x1F,
         TMST_CONFIG: 0x3F,
         FIFO_CONFIG1: 0x7F,
         FIFO_CONFIG2: 0xFF,
@@ -69,6 +93,7 @@ class Twin(Part):
         INT_CONFIG1: 0x70,
         INT_SOURCE0: 0x7F,
         INT_SOURCE3: 0x7F,
+        SELF_TEST_CONFIG: 0x7F,
         AAF_DELT: 0x7F,
         AAF_DELTSQR: 0xFF,
         AAF_SHIFT: 0xFF,
@@ -89,6 +114,7 @@ class Twin(Part):
     TURN_ON_US = 10_000
     RESET_US = 1000
     QUIET_US = 200  # after a write of PWR_MGMT0 nothing else may be written
+    SELF_TEST_G = (trim_g(CODE_X), trim_g(CODE_Y), trim_g(CODE_Z))
 
     _quiet_until_us = 0
     _first_count = True  # the first FIFO count read after a reset is 0
@@ -107,8 +133,14 @@ class Twin(Part):
         return 8192.0 if self._fine() else 2048.0 * (1 << (self.registers[ACCEL_CONFIG0] >> 5))
 
     def _clip(self) -> "tuple[int, int]":
-        """The lowest code marks invalid data, so a saturated axis stops one above it (unconfirmed)."""
-        return (-131072 + 1, 131071) if self._fine() else (-32768 + 1, 32767)
+        """The lowest code marks invalid data; a saturated axis stops some codes above it."""
+        return (-131064, 131071) if self._fine() else (-32766, 32767)
+
+    def _shift(self) -> "tuple[int, int, int]":
+        """Self-test deflection of each axis, which needs its supply, too."""
+        test = self.registers[SELF_TEST_CONFIG]
+        x, y, z = (round(g * self._lsb_per_g()) if test & 0x40 else 0 for g in self.SELF_TEST_G)
+        return x * (test >> 3 & 1), y * (test >> 4 & 1), z * (test >> 5 & 1)
 
     def _layout(self) -> "tuple[int, bool]":
         return self.registers[FIFO_CONFIG1], self._gyro_on()
@@ -259,7 +291,7 @@ class Twin(Part):
         elif address == PWR_MGMT0:
             self._quiet_until_us = self.world.now_us + self.QUIET_US
             self._power(old, value)
-        elif address == ACCEL_CONFIG0 and value != old and self.epoch is not None:
+        elif address in (ACCEL_CONFIG0, SELF_TEST_CONFIG) and value != old and self.epoch is not None:
             self._start(0)
         elif address == SIGNAL_PATH_RESET:
             self.registers[SIGNAL_PATH_RESET] = 0
