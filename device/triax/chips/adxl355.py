@@ -1,5 +1,5 @@
 """ADXL355: 20 bits, up to 4 kHz, FIFO of 96 axis entries, SPI or I2C. Section numbers are those of sensors.md 5; its sources: no-OS
-adxl355 [N355], Linux adxl355_core.c [L355].
+adxl355 [N355], Linux adxl355_core.c [L355]; and the data sheet, Rev. D [DS355].
 """
 
 from triax import kernels
@@ -21,12 +21,14 @@ _DEVID_MST = const(0x01)
 _PARTID = const(0x02)
 _STATUS = const(0x04)  # followed by FIFO_ENTRIES
 _TEMP2 = const(0x06)
+_XDATA3 = const(0x08)  # three bytes an axis, big endian, left justified
 _FIFO_DATA = const(0x11)
 _FILTER = const(0x28)
 _FIFO_SAMPLES = const(0x29)
 _INT_MAP = const(0x2A)
 _RANGE = const(0x2C)
 _POWER_CTL = const(0x2D)
+_SELF_TEST = const(0x2E)
 _RESET = const(0x2F)
 _SHADOW = const(0x50)  # five registers that a reset must not change (5.1)
 
@@ -37,6 +39,10 @@ _OVERRUN = const(0x04)
 _ENTRIES = const(96)
 _RANGE_BITS = const(0xC0)  # I2C_HS as at reset, INT_POL active high
 _STANDBY = const(0x01)
+_500_HZ = const(0x03)  # FILTER, no high-pass
+_8_G = const(0x03)  # RANGE
+_ST1 = const(0x01)  # SELF_TEST: the mode, in which the part does not feel the world; ST2 adds the force [DS355]
+_ST2 = const(0x02)
 _IS_X = const(0x01)  # marks in the third byte of an entry (5.3): X, and "the FIFO was empty"
 _MARKS = const(0x03)
 
@@ -58,6 +64,11 @@ class Adxl355(EntryPart):
     TEMPERATURE_CLASS = TEMPERATURE_RELATIVE
     SET_BYTES = 9
     NEAR_FULL = 4  # 1 ms at 4 kHz
+    # Table 10 [DS355], of the low-pass at each rate; the high-pass, given as a figure only, is not counted.
+    DELAY_US = (384_310, 189_580, 96_250, 47_590, 24_180, 12_340, 6270, 3260, 1780, 1000, 630)
+    SELF_TEST_LOW_MG = (100, 100, 500)  # Table 2 [DS355], at 500 Hz, the same in any range
+    SELF_TEST_HIGH_MG = (600, 600, 3000)
+    SELF_TEST_STILL_MG = 50  # half of the smallest response
     _FIFO = _FIFO_DATA
 
     def _begin(self) -> None:
@@ -83,6 +94,7 @@ class Adxl355(EntryPart):
 
     def _derive(self) -> None:
         self.scale_g = self.range_g / 512_000  # 5.4: 256,000 a g at 2 g
+        self.delay_us = self.DELAY_US[self.ODRS_HZ.index(self.odr_hz)]
 
     def _registers(self, running: bool):
         rate = 10 - self.ODRS_HZ.index(self.odr_hz)
@@ -131,3 +143,18 @@ class Adxl355(EntryPart):
         start = self._temperature.start
         code = (buf[start] & 15) << 8 | buf[start + 1]
         return 25000 - (code - 1885) * 20000 // 181
+
+    # Self-test at 500 Hz and 8 g: force minus no force, both in self-test mode
+
+    def self_test(self) -> int:
+        """See triax.chips."""
+        result = EntryPart.self_test(self)
+        self._halt()  # the FIFO cannot be off: it holds what was measured
+        return result
+
+    def _deflection(self):
+        setup = [(_FILTER, _500_HZ), (_RANGE, _RANGE_BITS | _8_G), (_SELF_TEST, _ST1), (_POWER_CTL, 0)]
+        return setup, (_SELF_TEST, _ST1 | _ST2), (_SELF_TEST, _ST1)
+
+    def _output(self):
+        return self.device.burst(_XDATA3, 9, 1), 3, 1, 0, 0.25  # the upper 16 of 20 bits at 64,000 a g

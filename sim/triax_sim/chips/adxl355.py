@@ -1,7 +1,8 @@
 """Virtual ADXL355: 4 kHz low-noise three-axis accelerometer, 20 bits, FIFO of 96 axis entries, SPI or I2C.
 
-Source: facts of the ADXL355 register map (no-OS and Linux adxl355). What no source states is marked unconfirmed. Not modelled:
-filters' effect on the data, activity events, external synchronisation.
+Source: facts of the ADXL355 register map (no-OS and Linux adxl355, data sheet Rev. D). What no source states is marked unconfirmed.
+Not modelled: filters' effect on the data, activity events, external synchronisation, that in self-test mode the part does not
+feel the world.
 """
 
 from triax_sim import pack
@@ -69,7 +70,7 @@ class Twin(Part):
     TOP_RATE_HZ = 4000.0
     TURN_ON_US = 10_000  # unconfirmed
     RESET_US = 1000  # no-OS waits 1 ms, Linux 5 ms
-    SELF_TEST_G = (0.3, 0.3, 1.5)  # unconfirmed
+    SELF_TEST_G = (0.3, 0.3, 1.5)  # typical: data sheet Rev. D, Table 2
     TEMPERATURE_25C, TEMPERATURE_SLOPE = 1885.0, -9.05  # 12-bit code, codes per degree
 
     def _rate_hz(self) -> float:
