@@ -16,26 +16,41 @@ def still(first, count):
     return np.zeros((count, 3), np.int32)
 
 
-def shaken(first, count):
-    i = np.arange(first, first + count)
-    return np.repeat((2000 * np.sin(i * 0.37)).astype(np.int32)[:, None], 3, 1)
+@pytest.mark.parametrize(
+    ("name", "change", "wanted", "reason"),
+    [
+        ("adxl345", {"SELF_TEST_G": (2.0, 2.0, 2.7)}, FAIL, "y answers 2000 mg"),  # the wrong way
+        ("adxl345", {"SELF_TEST_G": (2.0, -5.0, 2.7)}, FAIL, "y answers -5000 mg"),
+        ("mpu6050", {"SELF_TEST_G": (0.48977, 0.57815, 0.6)}, FAIL, "z answers 600 mg"),  # 15 % below its code
+        ("mpu6050", {"SELF_TEST_G": (0.42124, 0.65905, 0.70551)}, PASS, ""),  # 14 % below and above
+        ("mpu6050", {"planted": {0x10: 0x00, 0x0E: 0x07}}, INCONCLUSIVE, "no factory trim in the part: codes 12, 0, 20"),
+        ("mpu6050", {"planted": {0x75: 0x70}}, INCONCLUSIVE, "limits are known for id 0x68, this is 0x70"),
+        ("icm42688p", {"SELF_TEST_G": (0.48256, 0.67, 0.58299)}, FAIL, "y answers 669 mg"),  # half above its code
+        ("icm42688p", {"planted": {0x23C: 0}}, PASS, ""),  # one axis without a code: 50 to 1200 mg for all
+        ("icm42688p", {"planted": {0x23C: 0}, "SELF_TEST_G": (0.1, 0.7, -1.1)}, PASS, ""),
+        ("icm42688p", {"planted": {0x23C: 0}, "SELF_TEST_G": (0.1, 0.7, 1.21)}, FAIL, "z answers 1210 mg"),
+        ("adxl355", {"SELF_TEST_G": (0.3, 0.3, 0.3)}, FAIL, "z answers 300 mg"),
+    ],
+)
+def test_self_tests_against_what_the_part_tells_of_itself(name, change, wanted, reason):
+    rig = Rig(name, still)
+    rig.capture.stop()
+    for attribute, value in change.items():
+        setattr(rig.twin, attribute, value)
+    assert rig.part.self_test() == wanted, rig.part.self_test_reason
+    assert rig.part.self_test_reason == reason
+    assert rig.twin.refusals == []
+    if wanted == INCONCLUSIVE:
+        assert rig.part.self_test_high_mg == (0, 0, 0)
+        assert min(rig.part.self_test_mg) > 0, "the response is told all the same"
 
 
-@pytest.mark.parametrize("name", ["adxl380", "adxl382", "iis3dwb", "lis2dw12", "lis3dh"])
-def test_self_test_passes_fails_or_does_not_know(name):
-    for source, share, wanted in ((still, 1.0, PASS), (still, 0.1, FAIL), (shaken, 1.0, INCONCLUSIVE)):
-        rig = Rig(name, source)
-        rig.capture.stop()
-        deflection = type(rig.twin).SELF_TEST_G
-        rig.twin.SELF_TEST_G = share * deflection if isinstance(deflection, float) else tuple(share * g for g in deflection)
-        before = bytes(rig.twin.registers)
-        assert rig.part.self_test() == wanted
-        assert bytes(rig.twin.registers) == before
-        assert bool(rig.part.self_test_reason) == (wanted != PASS)
-        if wanted == PASS:
-            for axis in range(3):
-                assert rig.part.self_test_low_mg[axis] <= rig.part.self_test_mg[axis] <= rig.part.self_test_high_mg[axis]
-        assert rig.twin.refusals == []
+def test_an_icm42688p_left_in_another_bank_recovers():
+    rig = Rig("icm42688p", still)
+    rig.twin.registers[0x76] = 2
+    with pytest.raises(WrongPart):
+        rig.part.check()
+    assert not rig.part.recover()
 
 
 @pytest.mark.parametrize(("name", "highpass"), [("adxl382", 405), ("iis3dwb", 10)])
@@ -55,14 +70,23 @@ def test_a_high_pass_does_not_undo_the_self_test(name, highpass):
     assert rig.twin.registers[filters[0]] & filters[1]
 
 
-def test_the_delay_of_the_mpu6050_follows_its_filter():
-    rig = Rig("mpu6050", still)
+@pytest.mark.parametrize(
+    ("name", "settings", "delays_us"),
+    [
+        ("mpu6050", [(2, 1000, n) for n in (0, 11, 23, 48, 100, 200)], [2000, 3000, 4900, 8500, 13_800, 19_000]),
+        ("adxl355", [(2, hz) for hz in (4000, 2000, 500, 3.90625)], [630, 1000, 3260, 384_310]),
+        ("icm42688p", [(2, hz) for hz in (32_000, 1000, 500, 200, 12.5, 6.25)], [100, 2100, 4100, 5100, 5100, 0]),
+        ("iis3dwb", [(2, 26_667)], [0]),
+    ],
+)
+def test_the_delay_follows_filter_and_rate(name, settings, delays_us):
+    rig = Rig(name, still)
     rig.capture.stop()
     delays = []
-    for lowpass in rig.part.LOWPASS:
-        rig.part.configure(2, 1000, lowpass)
+    for setting in settings:
+        rig.part.configure(*setting)
         delays.append(rig.part.delay_us)
-    assert delays == [2000, 3000, 4900, 8500, 13_800, 19_000]
+    assert delays == delays_us
 
 
 def test_adxl382_bursts_can_be_kept_below_a_sample_time():

@@ -257,7 +257,7 @@ def test_icm42688p_rules():
     assert bench.part.registers[0x13] == 1
     assert len(bench.part.refusals) == 1
     bench.write((0x76, 2))
-    assert bench.read(0x03) == b"\x00"
+    assert bench.read(0x03) == b"\x30"
 
 
 def test_lis3dh_full_fifo_shows_31_and_the_overrun_bit():

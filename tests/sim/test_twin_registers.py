@@ -87,7 +87,10 @@ def test_data_ready_comes_with_a_sample_and_goes_when_it_is_read(name, address, 
         ("adxl355", [(0x2E, 0x03)], (0.3, 0.3, 1.5)),
         ("lis3dh", [(0x23, 0x3A)], (0.2, 0.2, 0.2)),
         ("lis2dw12", [(0x22, 0x40)], (0.5, 0.5, 0.5)),
-        ("mpu6050", [(0x1C, 0xF8)], None),
+        ("adxl345", [(0x31, 0x8B)], (2.0, -2.0, 2.7)),
+        ("mpu6050", [(0x1C, 0xF8)], (0.489770, 0.578154, 0.705514)),  # what the factory codes 12, 17, 23 stand for
+        ("icm42688p", [(0x70, 0x78)], (0.482563, 0.445639, 0.582988)),  # codes 112, 104, 131
+        ("icm42688p", [(0x70, 0x38)], (0.0, 0.0, 0.0)),  # without its supply
     ],
 )
 def test_self_test_deflects_from_its_moment_on(name, test, deflection_g):
@@ -98,8 +101,7 @@ def test_self_test_deflects_from_its_moment_on(name, test, deflection_g):
     scale = bench.part._lsb_per_g()
     bench.wait(1)
     assert before == (0, 0, 0)
-    wanted = deflection_g or (0.5, 0.5, 0.5)
-    assert bench.part.latest() == tuple(round(g * scale) for g in wanted)
+    assert bench.part.latest() == tuple(round(g * scale) for g in deflection_g)
     assert bench.part.refusals == []
 
 
