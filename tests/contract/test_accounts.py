@@ -154,6 +154,20 @@ def test_a_pointer_out_of_step_is_found_and_told(node):
     node.contiguous()
 
 
+@pytest.mark.parametrize("pair", pairs_with("no_overrun_flag"), ids="-".join)
+def test_an_overrun_that_no_flag_tells_is_told(node):
+    node.twin.quirks["no_overrun_flag"] = 1
+    node.run(60)
+    node.world.advance(int(3 * node.fifo_us))
+    node.drain()
+    node.run_ms(120)
+    lost = node.twin.truth.lost
+    assert lost > 0
+    bound = sum(b for _, b, _ in node.gaps)
+    assert abs(node.stated() - lost) <= bound + TOLERANCE
+    node.times_follow_numbers()
+
+
 @pytest.mark.parametrize("pair", pairs_with("lose_in_transaction"), ids="-".join)
 def test_samples_lost_without_a_trace_make_the_rate_suspect(node):
     node.twin.quirks["lose_in_transaction"] = 1

@@ -1,5 +1,7 @@
 """ADXL382: 16, 32 or 64 kHz, FIFO of 320 axis entries with channel tags, SPI or I2C. Section numbers are those of sensors.md 1; its
-sources: Linux adxl380.c [L380], no-OS adxl38x [N38x], an ADXL382 example for the Pico [P382].
+sources: Linux adxl380.c [L380], no-OS adxl38x [N38x], an ADXL382 example for the Pico [P382]; and the data sheet of the ADXL380,
+Rev. A [DS380]. All code for the family uses stream mode in high performance; [DS380] supports it in its slow modes only, and
+promises the overrun flag in the other FIFO modes only: so a full FIFO counts as overrun, too.
 """
 
 from triax import kernels
@@ -81,6 +83,7 @@ class Adxl382(EntryPart):
     FAMILY = 0x80  # MISC0 bit 7: the part id is 380 on both (trap i)
     G_PER_COUNT = (500e-6, 1000e-6, 2000e-6)  # 1.10 [N38x]
     TEMPERATURE_25C = 570  # 12-bit code [L380]
+    SELF_TEST_RANGE = 2  # that of the example [N38x]: the response differs between ranges [DS380]
     SELF_TEST_LOW_MG = (3100, 3100, 2600)  # forward minus reverse (1.10)
     SELF_TEST_HIGH_MG = (4200, 4200, 3400)
     SELF_TEST_STILL_MG = 500  # a sixth of the smallest response
@@ -163,7 +166,10 @@ class Adxl382(EntryPart):
         self._fifo_status.read(1)
         buf = self._fifo_status.buffer
         start = self._fifo_status.start
-        return self._count(buf[start] | (buf[start + 1] & 1) << 8, _ENTRIES)
+        sets = self._count(buf[start] | (buf[start + 1] & 1) << 8, _ENTRIES)
+        if sets == self.FIFO_SETS:
+            self._overrun = True
+        return sets
 
     def _decode(self, at: int, sets: int, out, to: int) -> int:
         buf = self._burst.buffer
@@ -194,9 +200,9 @@ class Adxl382(EntryPart):
     # Self-test: forward minus reverse deflection, 25 samples 10 ms apart (1.10), without the high-pass, which would undo it
 
     def _deflection(self):
-        running = self.RANGES_G.index(self.range_g) << 6 | _HIGH_PERFORMANCE
+        running = self.SELF_TEST_RANGE << 6 | _HIGH_PERFORMANCE
         setup = [(_FILTER, 0), (_DIG_EN, _XYZ_FIFO & 0x70), (_OP_MODE, running)]
         return setup, (_SNSR_AXIS_EN, _ST_ON), (_SNSR_AXIS_EN, _ST_ON | _ST_REVERSE)
 
     def _output(self):
-        return self.device.burst(_XDATA_H, 6, 1), 2, 1, 0, 1000 * self.scale_g
+        return self.device.burst(_XDATA_H, 6, 1), 2, 1, 0, 1000 * self.G_PER_COUNT[self.SELF_TEST_RANGE]

@@ -14,5 +14,6 @@ class Twin(adxl382.Twin):
     IDENTITY = {0x00: 0xAD, 0x01: 0x1D, 0x02: 0x17, 0x03: 0xC1, 0x20: 0x00}
     LSB_PER_G = (7500.0, 3750.0, 1875.0)
     HIGH_RATES_HZ = (8_000.0, 16_000.0, 32_000.0)
-    SELF_TEST_G = (2.0, 2.0, 1.5)  # half of forward minus reverse: X, Y 2.9..5.0 g, Z 2.7..3.2 g
-    TEMPERATURE_25C = 470.0
+    SELF_TEST_G = (2.0, 2.0, 1.5)  # half of forward minus reverse, typically 4, 4, 3 g: data sheet Rev. A, Table 1
+    TEMPERATURE_25C = 550.0
+    I2C_ADDRESSES = (0x54, 0x1D, 0x53, 0x55)

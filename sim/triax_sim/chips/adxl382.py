@@ -1,7 +1,7 @@
 """Virtual ADXL382: 16 kHz (32, 64) three-axis accelerometer with a FIFO of 320 axis entries, SPI or I2C.
 
-Source: facts of the ADXL380/382 register map (Linux iio adxl380, no-OS adxl38x). What no source states is marked unconfirmed.
-Not modelled: filters' effect on the data, activity and tap events, audio and low-power modes, parity.
+Source: facts of the ADXL380/382 register map (Linux iio adxl380, no-OS adxl38x, data sheet of the ADXL380). What no source
+states is marked unconfirmed. Not modelled: filters' effect on the data, activity and tap events, audio and low-power modes, parity.
 """
 
 from triax_sim import pack
@@ -36,7 +36,9 @@ CHANNELS_OF = tuple([tuple([n for n in range(4) if mask >> n & 1]) for mask in r
 
 class Twin(Part):
     """The part. Quirks, all off (0): `misalign_every` n: after each n-th FIFO burst the read pointer skips an entry;
-    `lose_in_transaction` 1: samples due while chip select is low are lost."""
+    `lose_in_transaction` 1: samples due while chip select is low are lost; `no_overrun_flag` 1: stream mode has none, as the data
+    sheet of the ADXL380 says.
+    """
 
     NAME = "adxl382"
     BUSES = ("spi", "i2c")
@@ -67,7 +69,7 @@ class Twin(Part):
         INT1_PAD: 0xFF,
     }
     STANDBY_ONLY = (DIG_EN, FIFO_CFG1, TRIG_CFG, FILTER, X_DSM_OFFSET, X_DSM_OFFSET + 1, X_DSM_OFFSET + 2)
-    QUIRKS = ("misalign_every", "lose_in_transaction")
+    QUIRKS = ("misalign_every", "lose_in_transaction", "no_overrun_flag")
 
     LSB_PER_G = (2000.0, 1000.0, 500.0)
     HIGH_RATES_HZ = (16_000.0, 32_000.0, 64_000.0)  # HP mode with TRIG_CFG bits 7:6 = 00, 10 (DEC_2X), 01 (SINC_RATE)
@@ -175,7 +177,8 @@ class Twin(Part):
     def _fifo_flags(self) -> int:
         level, watermark = self.fifo.level, self._watermark()
         full = level + self._units_per_sample() > self.FIFO_UNITS
-        return full << 1 | self._overrun << 2 | (0 < watermark <= level) << 3 | (level > 0) << 4
+        overrun = self._overrun and not (self._keeps_newest() and self.quirks.get("no_overrun_flag"))
+        return full << 1 | overrun << 2 | (0 < watermark <= level) << 3 | (level > 0) << 4
 
     def _check(self, address: int, value: int) -> "str | None":
         if address == OP_MODE:
