@@ -42,7 +42,8 @@ Methods
                         from index 0. Returns the number of sets, 0: nothing left
     temperature_mc()    thousandths of a degree C, NOT_MEASURED where the part has none. Two registers at most
     self_test()         in standby only. Returns PASS, FAIL or INCONCLUSIVE; response in `self_test_mg` (x, y, z), allowed range in
-                        `self_test_low_mg`, `self_test_high_mg`, cause in `self_test_reason`. Registers as before, read back
+                        `self_test_low_mg`, `self_test_high_mg` (all 0: no limits are known for this one), cause in
+                        `self_test_reason`. Registers as before, read back
 
 What `read_fifo` promises: the sets of one call are consecutive samples. Where samples are missing *before the first set of this
 call*, `gap` has the reasons (GAP_OVERRUN, GAP_AXIS), else 0, and `gap_modulo` the number missing modulo LOSS_PERIOD, or -1. A break
