@@ -43,7 +43,7 @@ class Twin(Part):
     NAME = "adxl382"
     BUSES = ("spi", "i2c")
     SPI_MAX_HZ = 8_000_000
-    I2C_ADDRESSES = (0x54, 0x1D)
+    I2C_ADDRESSES: "tuple[int, ...]" = (0x54, 0x1D)
     I2C_MAX_HZ = 1_000_000  # unconfirmed
     FIFO_UNITS = 320
     IDENTITY = {0x00: 0xAD, 0x01: 0x1D, 0x02: 0x17, 0x03: 0xC1, MISC0: 0x80}
