@@ -37,7 +37,6 @@ package(  # noqa: F821
         "main.py",
         "messages.py",
         "move.py",
-        "move_viper.py",
         "mqtt.py",
         "node.py",
         "outbox.py",

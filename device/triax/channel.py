@@ -12,7 +12,7 @@ from triax.clock import SampleClock
 from triax.config import APPLIED, TRIAL, Configuration
 from triax.errors import BadSetting, PartError
 from triax.outbox import Document, Outlet
-from triax.packets import Topic
+from triax.packets import topic
 from triax.spool import Memory, Spool
 
 try:
@@ -23,7 +23,7 @@ except ImportError:
         return value
 
 
-MAX_CALIBRATION = const(4096)
+_MAX_CALIBRATION = const(4096)
 
 # Events wait here while the node is offline: a gap event has 70 bytes, a self-test with its reason 160.
 _EVENT_SLOTS = const(24)
@@ -55,19 +55,19 @@ class Channel:
         prefix = "triax/v1/%016x/" % device
         self.config_topic = prefix + "config"
         self.calibration_topic = prefix + "calibration"
-        self.frames = Outlet(Topic(prefix + "frame"), spool)
+        self.frames = Outlet(topic(prefix + "frame"), spool)
         events = Spool(Memory(_EVENT_SLOTS, _EVENT_BYTES), True, _EVENT_REPLAY_HZ)
-        self.events = Outlet(Topic(prefix + "event"), events)
+        self.events = Outlet(topic(prefix + "event"), events)
         self.outlets = (self.events, self.frames)
         if raw_sets:
-            self.raw = Outlet(Topic(prefix + "raw"), Spool(Memory(raw_slots, _raw_bytes(part, raw_sets)), False))
+            self.raw = Outlet(topic(prefix + "raw"), Spool(Memory(raw_slots, _raw_bytes(part, raw_sets)), False))
             self.outlets = (self.events, self.frames, self.raw)
-        self.info = Document(Topic(prefix + "info"), self._encode_info, 1)
-        self.status = Document(Topic(prefix + "status"), self._encode_status, 1)
-        self.ack = Document(Topic(prefix + "config/ack"), self._encode_ack, 0)
+        self.info = Document(topic(prefix + "info"), about.info, 1)
+        self.status = Document(topic(prefix + "status"), about.status, 1)
+        self.ack = Document(topic(prefix + "config/ack"), about.ack, 0)
         self.ack.arrived = self._ack_arrived
         self.documents = (self.info, self.status, self.ack)
-        self._reason = messages.STARTED
+        self.reason = messages.STARTED
 
     def attach(self, node, link) -> None:
         """Belong to a node: read what the store holds. `link`: the node's link settings, None: another channel has them."""
@@ -114,7 +114,7 @@ class Channel:
                 self.capture.stop()
             except OSError:
                 pass  # the frame is out, the part is not reachable
-        self._reason = messages.STOPPED
+        self.reason = messages.STOPPED
         self.status.touch()
 
     def set_utc(self, ticks: int, utc_us: int, error_us: int) -> None:
@@ -130,7 +130,7 @@ class Channel:
 
     def report(self) -> None:
         """Health is due."""
-        self._reason = messages.REPORT
+        self.reason = messages.REPORT
         self.status.touch()
 
     # --- told by the network ---
@@ -145,9 +145,9 @@ class Channel:
 
     def calibrate(self, data) -> None:
         """A calibration has come: keep it as it is, up to 4 KiB. Raises OSError."""
-        if len(data) > MAX_CALIBRATION:
+        if len(data) > _MAX_CALIBRATION:
             self.node.oversize += 1
-            self.node.log("%016x: a calibration of %d bytes, at most %d are kept" % (self.device, len(data), MAX_CALIBRATION))
+            self.node.log("%016x: a calibration of %d bytes, at most %d are kept" % (self.device, len(data), _MAX_CALIBRATION))
             return
         if data == (self.node.store.read(self._calibration_name) or b""):
             return
@@ -257,15 +257,6 @@ class Channel:
 
     def _sequence(self) -> int:
         return int.from_bytes(self.capture.encoder.buffer[frame.SEQUENCE : frame.SEQUENCE + 4], "little")
-
-    def _encode_info(self):
-        return about.info(self) if self.capture is not None else None
-
-    def _encode_status(self):
-        return about.status(self, self._reason)
-
-    def _encode_ack(self):
-        return self.configuration.ack()
 
     def _ack_arrived(self) -> None:
         self.configuration.acked()

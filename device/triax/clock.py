@@ -7,7 +7,7 @@ the poll's begin the next one was not. So with a poll from `before` to `after`
 
 whatever the poll was delayed by: delays only loosen a bound. The true line t(s) = a + s * period lies under all upper bounds and
 over all lower ones; their envelopes squeeze it, the period too. A *segment* is a run without a gap; a gap begins a new one, whose
-line is free, and only the period's bounds are kept. Within a segment the tightest bounds are kept in BLOCKS blocks of time that
+line is free, and only the period's bounds are kept. Within a segment the tightest bounds are kept in _BLOCKS blocks of time that
 double in length until they span about a minute.
 
 All small ints: a period is `width` microseconds per `count` samples, with `count` fixed and `width` near 2^27, so a step of 1 is
@@ -33,7 +33,7 @@ except ImportError:  # CPython
 _TICKS = const(0x3FFFFFFF)
 _HALF = const(0x20000000)
 
-BLOCKS = 16
+_BLOCKS = const(16)
 _FIRST_BLOCK_US = const(16_384)
 _LAST_BLOCK_US = const(4_194_304)  # 16 blocks: 67 s; a rate that drifts by 0.1 ppm/s is off its line by 60 us then
 _ENDS = const(5)  # period from the oldest against the newest blocks: they see it best
@@ -66,10 +66,10 @@ class SampleClock:
         self._u = 0  # microseconds since `_origin`
         self._origin = bytearray(8)  # since boot
         self._s = 0  # samples of the segment at the last observation
-        self._upper_s = array("i", bytes(4 * BLOCKS))
-        self._upper_u = array("i", bytes(4 * BLOCKS))
-        self._lower_s = array("i", bytes(4 * BLOCKS))
-        self._lower_u = array("i", bytes(4 * BLOCKS))
+        self._upper_s = array("i", bytes(4 * _BLOCKS))
+        self._upper_u = array("i", bytes(4 * _BLOCKS))
+        self._lower_s = array("i", bytes(4 * _BLOCKS))
+        self._lower_u = array("i", bytes(4 * _BLOCKS))
         self._blocks = 0
         self._block_us = _FIRST_BLOCK_US
         self._block_begin = 0
@@ -214,17 +214,17 @@ class SampleClock:
 
     def _next_block(self, s: int, upper: int, lower: int) -> None:
         self._fit()
-        if self._blocks == BLOCKS:
+        if self._blocks == _BLOCKS:
             if self._block_us < _LAST_BLOCK_US:
                 self._block_us *= 2
-                for k in range(BLOCKS // 2):
+                for k in range(_BLOCKS // 2):
                     self._merge(2 * k, k)
-                self._blocks = BLOCKS // 2
+                self._blocks = _BLOCKS // 2
             else:
-                for k in range(BLOCKS - 1):
+                for k in range(_BLOCKS - 1):
                     self._copy(self._upper_s, self._upper_u, k + 1, k)
                     self._copy(self._lower_s, self._lower_u, k + 1, k)
-                self._blocks = BLOCKS - 1
+                self._blocks = _BLOCKS - 1
         self._open(self._blocks, s, upper, lower)
 
     def _copy(self, samples, times, source: int, to: int) -> None:
@@ -362,9 +362,6 @@ class SampleClock:
     def set_utc(self, ticks: int, utc_us: int, error_us: int) -> None:
         """UTC was `utc_us` +- `error_us` at `ticks`. See Utc.set."""
         self.utc.set(utc_us - self.since_boot_us(ticks), error_us)
-
-    def has_utc(self) -> bool:
-        return self.utc.known()
 
     def fix(self):
         """(offset_us, error_us): time since boot + offset is UTC, for all frames of this boot that had no UTC."""

@@ -39,7 +39,7 @@ TRIAL = const(4)
 # TLS handshake (5 s each); a node in the field must not be away for much longer because of a typing error.
 TRIAL_MS = const(120000)
 
-_MAGIC = b"TXC1"
+_MAGIC = const(b"TXC1")
 _STATE = wire.table(
     (1, "version", wire.UINT32),
     (2, "decided", wire.UINT32),

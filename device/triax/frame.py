@@ -30,7 +30,7 @@ TEST_PATTERN = const(64)
 # Where the header's fields are; the tag is the byte before. Field 10 is `decimation` in a Frame, `capture` in a RawFrame.
 CHECKSUM = const(1)
 DEVICE = const(6)
-BOOT = const(15)
+_BOOT = const(15)
 SEQUENCE = const(20)
 FIRST_SAMPLE = const(25)
 SAMPLES_AT = const(34)
@@ -44,7 +44,7 @@ TAIL = const(24)  # fields 18 to 21
 
 _ABSOLUTE_ZERO_MC = const(-273150)
 
-_FIXED64 = (2, 5, 7)  # numbers of the header's fields of eight bytes; the others have four
+_FIXED64 = const((2, 5, 7))  # numbers of the header's fields of eight bytes; the others have four
 
 
 def size(values: int) -> int:
@@ -61,7 +61,7 @@ def start_header(buf, device: int, boot: int, sequence: int, first_sample: int, 
         buf[place] = number << 3 | (1 if wide else 5)
         place += 9 if wide else 5
     struct.pack_into("<Q", buf, DEVICE, device)
-    struct.pack_into("<I", buf, BOOT, boot)
+    struct.pack_into("<I", buf, _BOOT, boot)
     struct.pack_into("<I", buf, SEQUENCE, sequence)
     struct.pack_into("<Q", buf, FIRST_SAMPLE, first_sample)
     struct.pack_into("<I", buf, FIELD_10, field_10)

@@ -299,3 +299,12 @@ def muldiv(a: int, b: int, c: int) -> int:
                 quotient += 1
         bit -= 1
     return whole + quotient
+
+
+@micropython.viper
+def move(into: ptr8, at: int, source: ptr8, start: int, count: int):  # see triax.move
+    end = at + count
+    while at < end:
+        into[at] = source[start]
+        at += 1
+        start += 1

@@ -10,6 +10,7 @@
             kind = "spi", bus = 0, select = 0, ready = 25; boards: sck, mosi, miso too; I2C: address, on boards scl, sda
 """
 
+import gc
 import sys
 
 from triax import frame
@@ -114,6 +115,8 @@ def wait_us(channels: list) -> int:
 def loop(node: Node, port, pins: list, probation=None) -> None:
     """Steps until the node has stopped. A raised interrupt line shortens the rest; a program on probation may be left."""
     node.start()
+    if hasattr(gc, "threshold"):
+        gc.threshold(-1)  # a collection would hold up the FIFO: from here on only when memory is full
     rest_us = wait_us(node.channels)
     while not node.stopped:
         node.step()

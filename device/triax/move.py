@@ -19,7 +19,7 @@ def _choose():
     if sys.implementation.name == "cpython":
         return _move_slices
     try:
-        from triax.move_viper import move
+        from triax.kernels_viper import move
 
         return move
     except (ImportError, SyntaxError):  # an interpreter without native code, as WebAssembly's

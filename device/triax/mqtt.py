@@ -27,7 +27,6 @@ from triax.packets import (
     SUBACK,
     SUBSCRIBE,
     Reader,
-    Topic,
     Writer,
     connect_rest,
     text,
@@ -64,9 +63,9 @@ _LEGAL = (0, 1 << CONNACK, 1 << PUBLISH | 1 << PUBACK | 1 << SUBACK | 1 << PINGR
 MS_MASK = const(0x1FFFFFFF)
 
 # No PUBACK within 10 s: the broker or its bridge to Kafka is stuck (design.md 3.4), another connection may not be.
-PUBACK_MS = const(10000)
+_PUBACK_MS = const(10000)
 # As long for CONNACK and SUBACK: a balancer that accepts and has no broker behind it must not hold a node for ever.
-CONNACK_MS = const(10000)
+_CONNACK_MS = const(10000)
 
 _NO_ID = const(0)
 
@@ -88,7 +87,7 @@ def elapsed(now_ms: int, then_ms: int) -> int:
 class Publisher:
     """One client. `out_bytes` bounds what waits for the socket, `in_bytes` the largest message kept, `window` what is in flight.
 
-    will = (Topic("t/status"), b"gone", 1, True)
+    will = (topic("t/status"), b"gone", 1, True)
     core = Publisher("node-1", username="node-1", password="secret", keepalive_s=30, will=will)
     core.connect(now_ms)
     """
@@ -108,7 +107,7 @@ class Publisher:
         self._clear(0)
 
     def login(self, client_id: str, username, password, keepalive_s: int, will) -> None:
-        """What the next CONNECT says. `will`: (Topic, payload, QoS, retain) or None. keepalive_s 0: no pings."""
+        """What the next CONNECT says. `will`: (topic, payload, QoS, retain) or None. keepalive_s 0: no pings."""
         self._login = connect_rest(client_id, username, password, keepalive_s, will)
         if len(self._login) + 5 > len(self.out.buffer):
             raise ValueError("CONNECT of %d bytes does not fit into out_bytes %d" % (len(self._login), len(self.out.buffer)))
@@ -132,17 +131,17 @@ class Publisher:
         self.state = ENDED
 
     def publish(
-        self, topic: Topic, source, start: int, length: int, qos: int, owner: int, token: int, now_ms: int, retain: int = 0
+        self, topic: bytes, source, start: int, length: int, qos: int, owner: int, token: int, now_ms: int, retain: int = 0
     ) -> bool:
-        """Write `source[start:start + length]`; `owner` and `token` >= 0 come back in RELEASED. Allocates nothing.
+        """Write `source[start:start + length]` to a topic; `owner` and `token` >= 0 come back in RELEASED. Allocates nothing.
 
         False: not now (window or buffer full, or not connected).
         """
-        rest = len(topic.encoded) + length + (2 if qos else 0)
+        rest = len(topic) + length + (2 if qos else 0)
         if self.state != UP or self.window.full() or not self.out.room(rest):
             return False
         self.out.head(PUBLISH << 4 | qos << 1 | retain, rest)
-        self.out.put(topic.encoded, 0, len(topic.encoded))
+        self.out.put(topic, 0, len(topic))
         packet_id = _NO_ID
         if qos:
             packet_id = self.window.new_id(self._sub_id)
@@ -151,10 +150,6 @@ class Publisher:
         self.window.add(packet_id, owner, token, now_ms, self.out.end())
         self._wrote_ms = now_ms
         return True
-
-    def fits(self, length: int) -> bool:
-        """Could a message of this length (length of its topic included) ever be published?"""
-        return length + 9 <= len(self.out.buffer)
 
     def subscribe(self, topics, now_ms: int) -> bool:
         """Ask for topics (str) at QoS 1, in one packet; SUBSCRIBED or DENIED follows. False: not now."""
@@ -210,12 +205,12 @@ class Publisher:
 
     def _watch(self, now_ms: int) -> int:
         if self.state == WAIT:
-            if elapsed(now_ms, self._wrote_ms) >= CONNACK_MS:
+            if elapsed(now_ms, self._wrote_ms) >= _CONNACK_MS:
                 return self._end("no CONNACK within 10 s")
             return NOTHING
-        if self._sub_id and elapsed(now_ms, self._sub_ms) >= CONNACK_MS:
+        if self._sub_id and elapsed(now_ms, self._sub_ms) >= _CONNACK_MS:
             return self._end("no SUBACK within 10 s")
-        if self.window.oldest_ms(now_ms) >= PUBACK_MS:
+        if self.window.oldest_ms(now_ms) >= _PUBACK_MS:
             return self._end("no PUBACK within 10 s")
         return self._keep_alive(now_ms) if self._keepalive_ms else NOTHING
 

@@ -5,7 +5,6 @@ of all channels in turn, so that no channel starves another. Who published what 
 8 + kind.
 """
 
-from triax.packets import Topic
 from triax.spool import NONE, Spool
 
 try:
@@ -22,9 +21,9 @@ _SENT = const(2)
 
 
 class Document:
-    """A value of which only the last is worth sending. `encode()` gives its bytes, None: nothing to say."""
+    """A value of which only the last is worth sending. `encode(channel)` gives its bytes, None: nothing to say."""
 
-    def __init__(self, topic: Topic, encode, retain: int) -> None:
+    def __init__(self, topic: bytes, encode, retain: int) -> None:
         self.topic = topic
         self.encode = encode
         self.retain = retain
@@ -65,7 +64,7 @@ class Document:
 class Outlet:
     """A topic with a spool."""
 
-    def __init__(self, topic: Topic, spool: Spool) -> None:
+    def __init__(self, topic: bytes, spool: Spool) -> None:
         self.topic = topic
         self.spool = spool
 
@@ -90,7 +89,7 @@ class Outbox:
             index = (i + self._turn) % count
             documents = channels[index].documents
             for k in range(len(documents)):
-                if documents[k].waits() and not self._publish_document(documents[k], index << 3 | _OUTLETS + k, now_ms):
+                if documents[k].waits() and not self._publish_document(channels[index], k, index << 3 | _OUTLETS + k, now_ms):
                     return
         for k in range(_OUTLETS):
             for i in range(count):
@@ -116,8 +115,9 @@ class Outbox:
             for document in channel.documents:
                 document.reconnected()
 
-    def _publish_document(self, document, owner: int, now_ms: int) -> bool:
-        data = document.encode()
+    def _publish_document(self, channel, k: int, owner: int, now_ms: int) -> bool:
+        document = channel.documents[k]
+        data = document.encode(channel)
         if data is None:
             document.skip()
             return True

@@ -30,12 +30,12 @@ _HEAD = const(0)
 _LENGTH = const(1)
 _BODY = const(2)
 
-# What a broker may send a publisher: (smallest, largest) length. -1: as large as the reader keeps; -2: any, a larger one is skipped.
+# What a broker may send a publisher: (smallest, largest) length. -1: up to the reader's limit; -2: any, the rest is skipped.
 _LENGTHS = {CONNACK: (2, 2), PUBLISH: (3, -2), PUBACK: (2, 2), SUBACK: (3, -1), PINGRESP: (0, 0)}
 NAMES = {CONNACK: "CONNACK", PUBLISH: "PUBLISH", PUBACK: "PUBACK", SUBACK: "SUBACK", PINGRESP: "PINGRESP"}
 
-# Room for a body that is always there. A calibration (4 KiB, once in a node's life) gets its own while it is read.
-_READY = const(512)
+# Room for a body that is always there. A configuration and a calibration (4 KiB) come rarely: they get theirs while they are read.
+_READY = const(128)
 
 # The count of bytes wraps before 2^30: a larger integer would be an allocation on a 32-bit port.
 _COUNT = const(0x1FFFFFFF)
@@ -207,17 +207,15 @@ def text(value) -> bytes:
     return bytes((len(data) >> 8, len(data) & 255)) + data
 
 
-class Topic:
+def topic(name: str) -> bytes:
     """A topic to publish to, encoded once."""
-
-    def __init__(self, name: str) -> None:
-        if not name or "+" in name or "#" in name or "\0" in name:
-            raise ValueError("%r is no topic to publish to" % name)
-        self.encoded = text(name)
+    if not name or "+" in name or "#" in name or "\0" in name:
+        raise ValueError("%r is no topic to publish to" % name)
+    return text(name)
 
 
 def connect_rest(client_id: str, username, password, keepalive_s: int, will) -> bytes:
-    """What follows the length of a CONNECT with a clean session. `will`: (Topic, payload, QoS, retain) or None."""
+    """What follows the length of a CONNECT with a clean session. `will`: (topic, payload, QoS, retain) or None."""
     if not 0 <= keepalive_s <= 65535:
         raise ValueError("keepalive of %d s, want 0 to 65535" % keepalive_s)
     if password is not None and username is None:
@@ -225,9 +223,8 @@ def connect_rest(client_id: str, username, password, keepalive_s: int, will) -> 
     flags = 2  # clean session
     rest = text(client_id)
     if will is not None:
-        topic, payload, qos, retain = will
-        flags |= 4 | qos << 3 | (32 if retain else 0)
-        rest += topic.encoded + text(payload)
+        flags |= 4 | will[2] << 3 | (32 if will[3] else 0)
+        rest += will[0] + text(will[1])
     if username is not None:
         flags |= 128
         rest += text(username)

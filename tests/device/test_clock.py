@@ -223,7 +223,7 @@ def test_clock_fix_puts_frames_without_utc_on_the_right_time():
     early = list(polls.frames)
     lopsided(polls)
     offset, error = polls.clock.fix()
-    assert polls.clock.has_utc()
+    assert polls.clock.utc.known()
     for true, time, bound in early:
         assert bound == 0xFFFFFFFF
         assert abs(time + offset - UTC_AT_BOOT - true) <= error + 200

@@ -5,11 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from triax import mqtt, packets
 from triax.errors import ProtocolError
-from triax.mqtt import CONNECTED, DENIED, MESSAGE, NOTHING, OVERSIZE, RECONNECT, REFUSED, RELEASED, SUBSCRIBED, Publisher, Topic
+from triax.mqtt import CONNECTED, DENIED, MESSAGE, NOTHING, OVERSIZE, RECONNECT, REFUSED, RELEASED, SUBSCRIBED, Publisher
+from triax.packets import topic
 
 CONNACK = b"\x20\x02\x00\x00"
 FRAME_NAME = "triax/v1/0011223344556677/frame"
-FRAME = Topic(FRAME_NAME)
+FRAME = topic(FRAME_NAME)
 LIMIT = 200
 
 
@@ -71,7 +72,7 @@ def send(core, token, payload=b"frame", qos=1, now_ms=0, owner=0):
 
 
 def test_connect_as_the_standard_writes_it():
-    will = (Topic("w"), b"gone", 1, True)
+    will = (topic("w"), b"gone", 1, True)
     core = Publisher("id", username="u", password="pw", keepalive_s=300, will=will)
     core.connect(0)
     body = (
@@ -313,8 +314,6 @@ def test_a_full_buffer_refuses_and_loses_nothing():
     assert send(core, 2)
     assert not send(core, 3)
     assert core.window.count == 2
-    assert not core.fits(100)
-    assert core.fits(40)
 
 
 @pytest.mark.parametrize("start", [0, mqtt.MS_MASK - 3000])
@@ -425,9 +424,9 @@ def test_a_new_connection_forgets_half_a_packet_and_what_was_in_flight():
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: Topic("a/+"),
-        lambda: Topic("#"),
-        lambda: Topic(""),
+        lambda: topic("a/+"),
+        lambda: topic("#"),
+        lambda: topic(""),
         lambda: Publisher("x", password="p"),
         lambda: Publisher("x", keepalive_s=65536),
         lambda: Publisher("x", window=0),

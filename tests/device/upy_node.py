@@ -229,6 +229,7 @@ def main(ms, locked):
     step = node.step  # a bound method is an allocation
     advance = world.advance
     steps = ms * 1000 // _STEP_US
+    gc.threshold(-1)  # as triax.main once the node has started
     gc.collect()
     before = gc.mem_alloc()
     first = link.frames
@@ -261,12 +262,13 @@ def main(ms, locked):
     print(json.dumps(told))
 
 
-try:
-    arguments = [int(a) for a in sys.argv[1:3]]
-except (AttributeError, ValueError):
-    arguments = []
-main(*(arguments if len(arguments) == 2 else (120000, 1)))
-try:
-    open("/out.bin", "wb").close()
-except OSError:
-    pass
+if __name__ == "__main__":
+    try:
+        arguments = [int(a) for a in sys.argv[1:3]]
+    except (AttributeError, ValueError):
+        arguments = []
+    main(*(arguments if len(arguments) == 2 else (120000, 1)))
+    try:
+        open("/out.bin", "wb").close()
+    except OSError:
+        pass
