@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
+from triax_backend.servers import StackError
 from triax_backend.settings import Settings
 from triax_backend.stack import PROFILES
 from triax_sim.capacity import Point, fit, point_of, search
@@ -17,10 +18,12 @@ from triax_sim.generators import GeneratorFailed
 from triax_sim.pipeline import System
 from triax_sim.plan import BadPlan
 from triax_sim.run import generate
+from triax_sim.run import run as run_scenario
 from triax_sim.scenario import Scenario, load
 
 from triax_tools.demo import measure
 from triax_tools.options import Json, failed, home, print_json, with_external, with_settings
+from triax_tools.path import path
 from triax_tools.read import moment
 from triax_tools.show import conclude
 from triax_tools.verify import run_again
@@ -32,10 +35,10 @@ Way = Annotated[str | None, typer.Option(help="Into Kafka: ingest or bridge.", s
 app = typer.Typer(help="Load tests: thousands of virtual devices, and a verdict.", no_args_is_help=True)
 
 
-def scenario_of(path: str, **changes: Any) -> Scenario:
+def scenario_of(name: str, **changes: Any) -> Scenario:
     """The scenario of a file or a name, with what was given on the command line. Raises BadParameter."""
     try:
-        return load(path).with_(**{name: value for name, value in changes.items() if value is not None})
+        return load(name).with_(**{field: value for field, value in changes.items() if value is not None})
     except BadPlan as error:
         raise typer.BadParameter(str(error)) from None
 
@@ -112,8 +115,12 @@ def _point(scenario: Scenario, devices: int, directory: Path, stack: str, extern
     """One run at a device count, its own directory, nothing shown but a line."""
     found = measure(scenario.with_(devices=devices), directory / str(devices), stack, external, None, True, False)
     point = point_of(found.data)
-    typer.echo(f"{devices:,} devices: {found.verdict}, {point.path_cores:.2f} cores for the path", err=True)
+    _say(point)
     return point
+
+
+def _say(point: Point) -> None:
+    typer.echo(f"{point.devices:,} devices: {point.verdict}, {point.path_cores:.2f} cores for the path", err=True)
 
 
 @app.command()
@@ -143,6 +150,21 @@ def capacity(
     raise typer.Exit(0 if held else 1)
 
 
+def _ladder(scenario: Scenario, counts: list[int], stack: str, external: dict[str, str]) -> list[Point]:
+    """A run at each count, all on one set of servers; the first count runs once before, so that none is measured cold."""
+    directory = home() / "plan"
+    points = []
+    try:
+        with path(directory, stack, scenario.way, external) as system:
+            for count in (counts[0], *counts):
+                found = run_scenario(scenario.with_(devices=count), system, directory / str(count))
+                points.append(point_of(found.data))
+                _say(points[-1])
+    except (StackError, GeneratorFailed, OSError) as error:
+        raise failed(str(error)) from None
+    return points[1:]
+
+
 @app.command()
 @with_external
 def plan(
@@ -150,8 +172,8 @@ def plan(
     devices: Annotated[int, typer.Option(help="How many you will have.")],
     ladder: Annotated[
         str, typer.Option(help="Device counts to measure, ascending; the last is predicted from the others.")
-    ] = "250,500,1000,1500",
-    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 20.0,
+    ] = "500,750,1000,1500,2000",
+    seconds: Annotated[float, typer.Option(help="Length of each run.")] = 25.0,
     cores: Annotated[int, typer.Option(help="Of the machines that you will use.")] = 8,
     way: Way = None,
     stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
@@ -161,9 +183,9 @@ def plan(
     try:
         counts = [int(text) for text in ladder.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"--ladder is {ladder!r}; write device counts such as 250,500,1000,1500") from None
+        raise typer.BadParameter(f"--ladder is {ladder!r}; write device counts such as 500,750,1000,1500,2000") from None
     chosen = scenario_of("ten-thousand", duration_s=seconds, way=way)
-    points = [_point(chosen, count, home() / "plan", stack, external) for count in counts]
+    points = _ladder(chosen, counts, stack, external)
     try:
         model = fit(points[:-1])
     except BadPlan as error:

@@ -25,7 +25,7 @@ _HEADROOM = 0.8  # share of a core that is planned for; beyond it queues grow
 
 @dataclass(frozen=True)
 class Point:
-    """One run: `cores` is CPU seconds a second by process, the generator among them."""
+    """One run: `cores` is CPU seconds a second by process after the warm-up, the generator among them."""
 
     devices: int
     verdict: str
@@ -44,7 +44,7 @@ def point_of(data: dict[str, Any]) -> Point:
     """The point of a run's report (`Report.data`)."""
     scenario = data["scenario"]
     seconds = float(scenario["duration_s"])
-    cores = {process["name"]: process["cpu_s"] / seconds for process in data["processes"]}
+    cores = {process["name"]: process["cores"] for process in data["processes"]}
     generator = data["generator"]
     cores["generator"] = generator["cpu_us_per_frame"] * generator["sent"] / 1e6 / seconds
     devices = sum(cohort["count"] for cohort in scenario["cohorts"])

@@ -237,15 +237,25 @@ class Run:
         return {one.name: {"cpu_s": one.cpu_s, "memory_bytes": one.memory_bytes} for one in self.system.status()}
 
     def _costs(self, before: dict[str, dict[str, float]]) -> list[dict[str, Any]]:
-        """CPU of each process of the path during the run, per frame."""
+        """CPU of each process of the path: during the run and per frame, and as cores once it has warmed up."""
         frames = max(1, sum(int(g.totals["sent"]) for g in self.generators))
+        steady = self._steady()
         rows = []
         for name, now in self._processes().items():
             used = now["cpu_s"] - before.get(name, {"cpu_s": 0.0})["cpu_s"]
             rows.append({"name": name, "cpu_s": round(used, 3), "us_per_frame": round(used / frames * 1e6, 2)} | {
-                "memory_bytes": now["memory_bytes"]
+                "cores": round(steady.get(name, used / self.scenario.duration_s), 4), "memory_bytes": now["memory_bytes"]
             })  # fmt: skip
         return rows
+
+    def _steady(self) -> dict[str, float]:
+        """CPU seconds a second of each process while frames fall due, after the warm-up; of none if that is under two seconds."""
+        seconds = [row for row in self._seconds if self.scenario.warmup_s <= row["at_s"] <= self.scenario.duration_s]
+        if len(seconds) < 3:
+            return {}
+        first, last = seconds[0], seconds[-1]
+        passed_s = last["at_s"] - first["at_s"]
+        return {name: (last["cpu_s"][name] - used) / passed_s for name, used in first["cpu_s"].items() if name in last["cpu_s"]}
 
     def _collect(self, start: int, kafka_start: dict[int, int], cpu: Cpu) -> Generated:
         failed, stats, ledgers = [], [], []

@@ -82,7 +82,7 @@ def test_a_point_of_a_report():
         "verdict": "PASS",
         "reasons": [],
         "scenario": {"duration_s": 20.0, "cohorts": [{"count": 90}, {"count": 10}]},
-        "processes": [{"name": "mqtt", "cpu_s": 3.0}],
+        "processes": [{"name": "mqtt", "cores": 0.15}],
         "generator": {"cpu_us_per_frame": 10.0, "sent": 20_000, "due": 20_000},
         "memory_bytes": 1 << 30,
     }
