@@ -9,21 +9,7 @@ while True:
 
 from triax.average import Average
 from triax.errors import BadSetting, PartError
-from triax.loop import (
-    AXIS,
-    BLOCKED,
-    BUS,
-    CONFIG,
-    LIMIT,
-    OVERRUN,
-    SELF_TEST,
-    SENSOR_RESET,
-    SILENCE_US,
-    TEMPERATURE_US,
-    Loop,
-)
-
-__all__ = ["AXIS", "BLOCKED", "BUS", "CONFIG", "OVERRUN", "SELF_TEST", "SENSOR_RESET", "Capture"]
+from triax.loop import CONFIG, LIMIT, SELF_TEST, SILENCE_US, TEMPERATURE_US, Loop
 
 
 class Capture(Loop):

@@ -13,7 +13,7 @@ from triax.config import APPLIED, TRIAL, Configuration
 from triax.errors import BadSetting, PartError
 from triax.outbox import Document, Outlet
 from triax.packets import topic
-from triax.spool import Memory, Spool
+from triax.spool import Kept, Memory, Spool
 
 try:
     from micropython import const
@@ -24,6 +24,11 @@ except ImportError:
 
 
 _MAX_CALIBRATION = const(4096)
+
+# Event.Kind
+_EVENT_GAP = const(1)
+_EVENT_CLOCK_FIX = const(2)
+_EVENT_SELF_TEST = const(3)
 
 # Events wait here while the node is offline: a gap event has 70 bytes, a self-test with its reason 160.
 _EVENT_SLOTS = const(24)
@@ -56,7 +61,7 @@ class Channel:
         self.config_topic = prefix + "config"
         self.calibration_topic = prefix + "calibration"
         self.frames = Outlet(topic(prefix + "frame"), spool)
-        events = Spool(Memory(_EVENT_SLOTS, _EVENT_BYTES), True, _EVENT_REPLAY_HZ)
+        events = Spool(Kept(_EVENT_SLOTS, _EVENT_BYTES), True, _EVENT_REPLAY_HZ)
         self.events = Outlet(topic(prefix + "event"), events)
         self.outlets = (self.events, self.frames)
         if raw_sets:
@@ -126,7 +131,7 @@ class Channel:
             self._had_utc = True
             if self._sequence():
                 offset, error = self.capture.clock.fix()
-                self.put_event(messages.EVENT_CLOCK_FIX, "clock_fix", {"offset_us": offset, "error_us": error})
+                self.put_event(_EVENT_CLOCK_FIX, "clock_fix", {"offset_us": offset, "error_us": error})
 
     def report(self) -> None:
         """Health is due."""
@@ -168,7 +173,7 @@ class Channel:
             fields = (("response_g", part.self_test_mg), ("low_g", part.self_test_low_mg), ("high_g", part.self_test_high_mg))
             for name, values in fields:
                 detail[name] = [value / 1000 for value in values]
-        self.put_event(messages.EVENT_SELF_TEST, "self_test", detail)
+        self.put_event(_EVENT_SELF_TEST, "self_test", detail)
 
     def start_raw(self, capture_id: int, duration_ms: int) -> bool:
         """Send every sample for a while. False: no buffers for it, or one is running."""
@@ -194,8 +199,11 @@ class Channel:
             name: detail,
         }
         self._event_number += 1
-        data = wire.encode(messages.EVENT, event)
-        self.events.spool.put(data, len(data))
+        try:
+            data = wire.encode(messages.EVENT, event)
+            self.events.spool.put(data, len(data))
+        except (MemoryError, OSError):
+            pass  # the number that is missing tells
 
     # --- said by the capture ---
 
@@ -210,7 +218,7 @@ class Channel:
 
     def _on_gap(self, first_sample, length: int, bound: int, cause: int) -> None:
         first = int.from_bytes(first_sample, "little")
-        self.put_event(messages.EVENT_GAP, "gap", {"first_sample": first, "length": length, "bound": bound, "cause": cause})
+        self.put_event(_EVENT_GAP, "gap", {"first_sample": first, "length": length, "bound": bound, "cause": cause})
 
     # --- settings ---
 

@@ -27,13 +27,13 @@ except ImportError:  # CPython
 
 
 # Gap.Cause
-OVERRUN = const(1)
-BUS = const(2)
-AXIS = const(3)
+_OVERRUN = const(1)
+_BUS = const(2)
+_AXIS = const(3)
 SELF_TEST = const(4)
 CONFIG = const(5)
-SENSOR_RESET = const(6)
-BLOCKED = const(7)
+_SENSOR_RESET = const(6)
+_BLOCKED = const(7)
 
 # Flag of the frame after the gap, by cause; those that are no fault have none.
 _FLAGS = (0, frame.FIFO_OVERRUN, frame.BUS_ERROR, frame.AXIS_RESYNC, 0, 0, frame.BUS_ERROR, frame.FIFO_OVERRUN)
@@ -116,13 +116,13 @@ class Loop:
             taken = self._drain(level, now_us, after)
         except OSError:
             self.bus_errors += 1
-            self._fail(now_us, BUS)
+            self._fail(now_us, _BUS)
             return 0
         if taken:
             self._last_sample = after
             kernels.add(self.samples, 0, 8, taken)
         elif ticks_diff(after, self._last_sample) > self._silence_us:
-            self._fail(now_us, BUS)  # silent: the part may have lost its configuration
+            self._fail(now_us, _BUS)  # silent: the part may have lost its configuration
         self.blocked = False
         return taken
 
@@ -240,9 +240,9 @@ class Loop:
 
     def _note(self, gap: int, behind: int, before: int, after: int) -> None:
         """Samples are missing after the last one folded; `behind` more were in the FIFO at this poll."""
-        cause = AXIS
+        cause = _AXIS
         if gap & GAP_OVERRUN:
-            cause = BLOCKED if self.blocked else OVERRUN
+            cause = _BLOCKED if self.blocked else _OVERRUN
             self.overruns += 1
         self._begin_gap(cause, self.part.gap_modulo)
         self._guess = max(0, self.clock.newest(before, after) - self._unseen - behind)
@@ -282,7 +282,7 @@ class Loop:
             length += off if 2 * off <= period or length < period - off else off - period
             if 2 * bound < period:
                 bound = 0
-        elif length == 0 and cause in (OVERRUN, BLOCKED):
+        elif length == 0 and cause in (_OVERRUN, _BLOCKED):
             length = 1  # the part says that at least one is gone
         length = min(length, LIMIT)  # hours: no count of them fits, and the clock knows
         total = length + self._dropped
@@ -310,8 +310,8 @@ class Loop:
             return False
         self._tried_at = now
         try:
-            if self.part.recover() and self._pending == BUS:
-                self._pending = SENSOR_RESET
+            if self.part.recover() and self._pending == _BUS:
+                self._pending = _SENSOR_RESET
         except (OSError, PartError):
             self.bus_errors += 1
             return False

@@ -15,22 +15,7 @@ Milliseconds are modulo 2^29 (6.2 days) so that they are never an allocation on 
 """
 
 from triax.errors import ProtocolError
-from triax.packets import (
-    CONNACK,
-    CONNECT,
-    DISCONNECT,
-    NAMES,
-    PINGREQ,
-    PINGRESP,
-    PUBACK,
-    PUBLISH,
-    SUBACK,
-    SUBSCRIBE,
-    Reader,
-    Writer,
-    connect_rest,
-    text,
-)
+from triax.packets import NAMES, Reader, Writer, connect_rest, text
 from triax.window import Window
 
 try:
@@ -40,6 +25,17 @@ except ImportError:
     def const(value):
         return value
 
+
+# Kinds of packets (MQTT 3.1.1, 2.2.1). triax.packets states those that it reads again: shared, they would cost memory twice.
+_CONNECT = const(1)
+_CONNACK = const(2)
+_PUBLISH = const(3)
+_PUBACK = const(4)
+_SUBSCRIBE = const(8)
+_SUBACK = const(9)
+_PINGREQ = const(12)
+_PINGRESP = const(13)
+_DISCONNECT = const(14)
 
 # Events
 NOTHING = const(0)
@@ -58,7 +54,7 @@ UP = const(2)
 ENDED = const(3)
 
 # Packets that may come in each state, as bits of their kinds.
-_LEGAL = (0, 1 << CONNACK, 1 << PUBLISH | 1 << PUBACK | 1 << SUBACK | 1 << PINGRESP, 0)
+_LEGAL = const((0, 1 << _CONNACK, 1 << _PUBLISH | 1 << _PUBACK | 1 << _SUBACK | 1 << _PINGRESP, 0))
 
 MS_MASK = const(0x1FFFFFFF)
 
@@ -116,7 +112,7 @@ class Publisher:
     def connect(self, now_ms: int) -> None:
         """A new connection is open: forget the old one, write CONNECT. What was in flight is the spool's to publish again."""
         self._clear(now_ms)
-        self.out.head(CONNECT << 4, len(self._login))
+        self.out.head(_CONNECT << 4, len(self._login))
         self.out.put(self._login, 0, len(self._login))
         self.state = WAIT
 
@@ -127,7 +123,7 @@ class Publisher:
     def disconnect(self) -> None:
         """Write DISCONNECT: the broker will not publish the last will. Close the link once it is sent."""
         if self.state == UP and self.out.room(0):
-            self.out.head(DISCONNECT << 4, 0)
+            self.out.head(_DISCONNECT << 4, 0)
         self.state = ENDED
 
     def publish(
@@ -140,7 +136,7 @@ class Publisher:
         rest = len(topic) + length + (2 if qos else 0)
         if self.state != UP or self.window.full() or not self.out.room(rest):
             return False
-        self.out.head(PUBLISH << 4 | qos << 1 | retain, rest)
+        self.out.head(_PUBLISH << 4 | qos << 1 | retain, rest)
         self.out.put(topic, 0, len(topic))
         packet_id = _NO_ID
         if qos:
@@ -159,7 +155,7 @@ class Publisher:
         self._sub_id = self.window.new_id(_NO_ID)
         self._sub_count = len(topics)
         self._sub_ms = now_ms
-        self.out.head(SUBSCRIBE << 4 | 2, len(body) + 2)
+        self.out.head(_SUBSCRIBE << 4 | 2, len(body) + 2)
         self.out.number(self._sub_id)
         self.out.put(body, 0, len(body))
         return True
@@ -171,7 +167,7 @@ class Publisher:
     def acknowledge(self) -> None:
         """The message of the last MESSAGE or OVERSIZE is safe: write its PUBACK, if it wants one. Call it before anything else."""
         if self._message_id:
-            self.out.head(PUBACK << 4, 2)
+            self.out.head(_PUBACK << 4, 2)
             self.out.number(self._message_id)
             self._message_id = _NO_ID
 
@@ -224,7 +220,7 @@ class Publisher:
             if elapsed(now_ms, self._ping_ms) >= half:
                 return self._end("the broker is silent: half-open connection")
         elif (elapsed(now_ms, self._heard_ms) >= half or elapsed(now_ms, self._wrote_ms) >= half) and self.out.room(0):
-            self.out.head(PINGREQ << 4, 0)
+            self.out.head(_PINGREQ << 4, 0)
             self._pinged = True
             self._ping_ms = now_ms
             self._wrote_ms = now_ms
@@ -241,13 +237,13 @@ class Publisher:
         kind = self.reader.kind
         if not _LEGAL[self.state] >> kind & 1:
             self.reader.fail("%s in state %s" % (NAMES[kind], ("IDLE", "WAIT", "UP", "ENDED")[self.state]))
-        if kind == PUBACK:
+        if kind == _PUBACK:
             return self._on_puback()
-        if kind == PUBLISH:
+        if kind == _PUBLISH:
             return self._on_publish()
-        if kind == CONNACK:
+        if kind == _CONNACK:
             return self._on_connack()
-        if kind == SUBACK:
+        if kind == _SUBACK:
             return self._on_suback()
         return NOTHING
 

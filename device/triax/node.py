@@ -13,8 +13,10 @@ Link settings and the window belong to the first channel's configuration.
 """
 
 import os
+import sys
 
-from triax import boot, config, messages, mqtt, wire
+import triax
+from triax import config, messages, mqtt, wire
 from triax.config import TRIAL_MS
 from triax.connection import LOST, Connection
 from triax.errors import LinkError
@@ -33,6 +35,12 @@ _TICKS = const(0x3FFFFFFF)
 # Events of one step: more would keep the FIFO waiting.
 _EVENTS = const(16)
 
+# Command.Kind
+_RAW_CAPTURE = const(1)
+_RUN_SELF_TEST = const(2)
+_RESTART = const(3)
+_UPDATE = const(4)
+
 _UTC_S = const(64)  # between two looks at UTC; a crystal of 20 ppm drifts by 1.3 ms meanwhile
 _RETRY_S = const(60)  # between attempts to start a part or to write the boot counter
 _GOODBYE_MS = const(3000)  # to get the last status out before the power goes
@@ -42,6 +50,13 @@ _TRIAL_REST_MS = const(4000)
 
 def _random_below(limit: int) -> int:
     return int.from_bytes(os.urandom(4), "little") % limit
+
+
+def _forget_boot() -> None:
+    """Its code is needed once, and on a board it is 2 KiB of RAM."""
+    if sys.implementation.name == "micropython":
+        del sys.modules["triax.boot"]
+        del triax.boot
 
 
 def _silent(text: str) -> None:
@@ -114,6 +129,8 @@ class Node:
 
     def start(self) -> None:
         """Count this start and begin to measure. Without a boot number (erased storage) measuring begins once there is UTC."""
+        from triax import boot
+
         try:
             number = boot.start(self.store)
         except OSError as error:
@@ -124,6 +141,7 @@ class Node:
             self._look_at_utc()  # at once, so that the first frames have it
         else:
             self.log("the boot counter is gone: waiting for UTC to seed it")
+        _forget_boot()
 
     def stop(self, then=None) -> None:
         """Have the next step close the last frames and say goodbye; `stopped` within 3 s, then `then`. Fit for signal handlers."""
@@ -202,6 +220,8 @@ class Node:
             return
         error_us = self.clock.utc_error_us + ((self.clock.ticks_us() - before) & _TICKS)
         if not self.boot:
+            from triax import boot
+
             try:
                 self._begin(boot.seed(self.store, utc_us // 1000000))
             except (OSError, ValueError) as error:
@@ -377,15 +397,15 @@ class Node:
 
     def _carry_out(self, channel, command: dict) -> None:
         kind = command["kind"]
-        if kind == messages.RESTART:
+        if kind == _RESTART:
             self.log("restart on command")
             self.stop(self.board.restart)
-        elif kind == messages.UPDATE:
+        elif kind == _UPDATE:
             self.log("update on command")
             self.stop(lambda: self.board.update(command["manifest"]))
         elif channel.capture is None:
             self.log("command %d ignored: nothing is measured" % command["id"])
-        elif kind == messages.RUN_SELF_TEST:
+        elif kind == _RUN_SELF_TEST:
             channel.self_test()
-        elif kind == messages.RAW_CAPTURE and not channel.start_raw(command["id"], command["duration_ms"]):
+        elif kind == _RAW_CAPTURE and not channel.start_raw(command["id"], command["duration_ms"]):
             self.log("command %d ignored: no room for a raw capture" % command["id"])

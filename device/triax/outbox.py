@@ -129,6 +129,7 @@ class Outbox:
     def _publish_outlet(self, channel, k: int, owner: int, now_ms: int) -> bool:
         outlet = channel.outlets[k]
         spool = outlet.spool
+        storage = spool.storage
         qos = channel.configuration.values["qos"] if outlet is channel.frames else 1
         while True:
             token = spool.next(now_ms)
@@ -136,6 +137,6 @@ class Outbox:
                 return True
             if not spool.read(token):
                 continue
-            if not self._core.publish(outlet.topic, spool.buffer, spool.start, spool.length, qos, owner, token, now_ms):
+            if not self._core.publish(outlet.topic, storage.buffer, storage.start, storage.length, qos, owner, token, now_ms):
                 return False
             spool.took(token)

@@ -16,23 +16,20 @@ except ImportError:
         return value
 
 
-CONNECT = const(1)
-CONNACK = const(2)
-PUBLISH = const(3)
-PUBACK = const(4)
-SUBSCRIBE = const(8)
-SUBACK = const(9)
-PINGREQ = const(12)
-PINGRESP = const(13)
-DISCONNECT = const(14)
+# MQTT 3.1.1, 2.2.1
+_CONNACK = const(2)
+_PUBLISH = const(3)
+_PUBACK = const(4)
+_SUBACK = const(9)
+_PINGRESP = const(13)
 
 _HEAD = const(0)
 _LENGTH = const(1)
 _BODY = const(2)
 
 # What a broker may send a publisher: (smallest, largest) length. -1: up to the reader's limit; -2: any, the rest is skipped.
-_LENGTHS = {CONNACK: (2, 2), PUBLISH: (3, -2), PUBACK: (2, 2), SUBACK: (3, -1), PINGRESP: (0, 0)}
-NAMES = {CONNACK: "CONNACK", PUBLISH: "PUBLISH", PUBACK: "PUBACK", SUBACK: "SUBACK", PINGRESP: "PINGRESP"}
+_LENGTHS = {_CONNACK: (2, 2), _PUBLISH: (3, -2), _PUBACK: (2, 2), _SUBACK: (3, -1), _PINGRESP: (0, 0)}
+NAMES = {_CONNACK: "CONNACK", _PUBLISH: "PUBLISH", _PUBACK: "PUBACK", _SUBACK: "SUBACK", _PINGRESP: "PINGRESP"}
 
 # Room for a body that is always there. A configuration and a calibration (4 KiB) come rarely: they get theirs while they are read.
 _READY = const(128)
@@ -103,9 +100,9 @@ class Reader:
         self.flags = byte & 15
         if self.kind not in _LENGTHS:
             self.fail("packet kind %d, which a broker never sends here" % self.kind)
-        if self.kind != PUBLISH and self.flags:
+        if self.kind != _PUBLISH and self.flags:
             self.fail("%s with flags %d, want 0" % (NAMES[self.kind], self.flags))
-        if self.kind == PUBLISH and self.flags & 6 > 2:
+        if self.kind == _PUBLISH and self.flags & 6 > 2:
             self.fail("PUBLISH of QoS %d, which was not subscribed to" % (self.flags >> 1 & 3))
         self.length = 0
         self._shift = 0

@@ -31,6 +31,8 @@ _GONE = const(0)
 _WAITING = const(1)
 _IN_FLIGHT = const(2)
 
+_ENOMEM = const(12)
+
 _MS_MASK = const(0x1FFFFFFF)
 _TOKENS = const(0x10000000)  # tokens wrap at the largest multiple of the storage's period up to this
 
@@ -73,18 +75,50 @@ class Memory:
         """The oldest frame has left."""
 
 
+class Kept:
+    """Storage for what is rare: `slots` messages of at most `size` bytes, each with memory of its own while it waits."""
+
+    def __init__(self, slots: int, size: int) -> None:
+        self.slots = slots
+        self.period = slots
+        self.size = size
+        self.buffer = b""
+        self.start = 0
+        self.length = 0
+        self._kept = [b""] * slots
+
+    recover = Memory.recover
+
+    def write(self, token: int, source, length: int) -> None:
+        """Keep source[:length] under this token. Raises OSError where there is no memory for it."""
+        try:
+            self._kept[token % self.slots] = bytes(source[:length])
+        except MemoryError:
+            raise OSError(_ENOMEM)
+
+    def read(self, token: int) -> bool:
+        """The message is buffer[start:start + length]."""
+        self.buffer = self._kept[token % self.slots]
+        self.length = len(self.buffer)
+        return True
+
+    def free(self, token: int) -> None:
+        """The oldest message has left."""
+        self._kept[token % self.slots] = b""
+
+
 class Spool:
-    """The ring. `storage` is Memory or triax.segments.Segments; both have the same operations.
+    """The ring. `storage` is Memory, Kept or triax.segments.Segments; all have the same operations.
 
     spool.put(frame, length)
     token = spool.next(now_ms)                  # NONE: nothing to send now
     if token != NONE and spool.read(token):
-        if publish(spool.buffer, spool.start, spool.length): spool.took(token)
+        if publish(storage.buffer, storage.start, storage.length): spool.took(token)
     spool.release(token)                        # it has arrived
     """
 
     def __init__(self, storage, keep_newest: bool = True, replay_hz: int = 20) -> None:
-        self._storage = storage
+        self.storage = storage
         self.slots = storage.slots
         self.slot_bytes = storage.size
         self.keep_newest = keep_newest
@@ -105,21 +139,6 @@ class Spool:
         self._asked_ms = 0
 
     @property
-    def buffer(self):
-        """Where `read` put the frame."""
-        return self._storage.buffer
-
-    @property
-    def start(self) -> int:
-        """First byte of the frame in `buffer`."""
-        return self._storage.start
-
-    @property
-    def length(self) -> int:
-        """Bytes of the frame."""
-        return self._storage.length
-
-    @property
     def backlog(self) -> int:
         """Frames, at most, that wait for replay."""
         return self._span(self._replay, self._mark)
@@ -129,16 +148,16 @@ class Spool:
 
         Raises ValueError if it is larger than a slot, OSError if the storage fails; the frame is then lost and counted too.
         """
-        if length > self._storage.size:
+        if length > self.storage.size:
             self.dropped += 1
-            raise ValueError("a frame of %d bytes, the spool's slots hold %d" % (length, self._storage.size))
+            raise ValueError("a frame of %d bytes, the spool's slots hold %d" % (length, self.storage.size))
         if self._span(self._tail, self._head) == self.slots:
             if not self.keep_newest:
                 self.dropped += 1
                 return False
             self._drop_oldest()
         try:
-            self._storage.write(self._head, source, length)
+            self.storage.write(self._head, source, length)
         except OSError:
             self.dropped += 1
             raise
@@ -161,8 +180,8 @@ class Spool:
         return NONE
 
     def read(self, token: int) -> bool:
-        """Bring the frame's bytes to `buffer`. False: the storage lost them; the frame is counted as dropped."""
-        if self._storage.read(token):
+        """Bring the frame's bytes to the storage's `buffer`. False: the storage lost them; the frame is counted as dropped."""
+        if self.storage.read(token):
             return True
         self.dropped += 1
         self._leave(token)
@@ -216,7 +235,7 @@ class Spool:
     def _advance(self) -> None:
         """Move the tail by one; cursors that pointed there go with it."""
         old = self._tail
-        self._storage.free(old)
+        self.storage.free(old)
         self._tail = (old + 1) % self._wrap
         if self._mark == old:
             self._mark = self._tail

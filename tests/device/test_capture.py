@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from triax import capture as causes
 from triax import frame
 from triax.capture import Capture
 from triax.chips import NOT_MEASURED, PASS
@@ -14,6 +13,7 @@ from triax.errors import BadSetting
 from triax.raw import RawEncoder
 from triax_proto import frame as wire
 from triax_proto.v1 import frame_pb2
+from triax_proto.v1.event_pb2 import Gap
 
 from .rig import Rig, ramp
 
@@ -141,7 +141,7 @@ def test_a_stall_becomes_a_gap_of_the_right_length(name):
         rig.run(0.4)
         first, length, bound, cause = rig.gaps[-1]
         true = rig.twin.truth.lost - lost
-        assert cause == causes.OVERRUN
+        assert cause == Gap.CAUSE_FIFO_OVERRUN
         assert abs(length - true) <= max(bound, 0 if rig.part.LOSS_PERIOD else 1)
         assert (first, length) in rig.holes()
     rig.capture.stop()
@@ -190,7 +190,7 @@ def test_a_bus_error_is_a_gap_and_the_part_goes_on():
     rig.bus.faults.fail = 1
     rig.run(0.5)
     rig.capture.stop()
-    assert [g[3] for g in rig.gaps] == [causes.BUS]
+    assert [g[3] for g in rig.gaps] == [Gap.CAUSE_BUS_ERROR]
     assert rig.capture.bus_errors == 1
     assert [int(f["flags"]) for f in rig.frames if f["flags"]] == [frame.BUS_ERROR]
     # The index follows the time: nothing else may shift.
@@ -224,7 +224,7 @@ def test_a_bus_that_is_dead_for_longer_than_the_ticks_last():
     rig.bus.faults.stuck = None
     rig.run(1)
     rig.capture.stop()
-    assert [g[3] for g in rig.gaps] == [causes.BUS]
+    assert [g[3] for g in rig.gaps] == [Gap.CAUSE_BUS_ERROR]
     assert rig.gaps[0][1] == pytest.approx(3000 * 16064, rel=1e-3)
     last = rig.frames[-1]
     index, us = int(last["first_sample"]), int(last["time_us"]) - 1_700_000_000_000_000
@@ -238,7 +238,7 @@ def test_a_sensor_reset_is_found_and_configured_anew():
     rig.twin.power_dip()
     rig.run(1)
     rig.capture.stop()
-    assert [g[3] for g in rig.gaps] == [causes.SENSOR_RESET]
+    assert [g[3] for g in rig.gaps] == [Gap.CAUSE_SENSOR_RESET]
     assert rig.holes() == [rig.gaps[0][:2]]
     assert rig.twin.refusals == []
 
@@ -248,7 +248,7 @@ def test_misaligned_fifo_pointers_are_found():
     rig.twin.quirks["misalign_every"] = 40
     rig.run(1)
     rig.capture.stop()
-    assert {g[3] for g in rig.gaps} == {causes.AXIS}
+    assert {g[3] for g in rig.gaps} == {Gap.CAUSE_AXIS_BREAK}
     assert frame.AXIS_RESYNC in {int(f["flags"]) for f in rig.frames}
     for item in rig.frames:  # no frame has a swapped axis
         assert int(item["maximum"][2]) <= 1
@@ -260,7 +260,7 @@ def test_blocked_says_why():
     rig.capture.blocked = True
     rig.stall(4)
     rig.run(0.3)
-    assert [g[3] for g in rig.gaps] == [causes.BLOCKED]
+    assert [g[3] for g in rig.gaps] == [Gap.CAUSE_BLOCKED]
 
 
 def test_configuration_change_closes_the_frame():
@@ -270,7 +270,7 @@ def test_configuration_change_closes_the_frame():
     rig.fifo_us /= 2
     rig.run(0.3)
     rig.capture.stop()
-    assert [g[3] for g in rig.gaps] == [causes.CONFIG]
+    assert [g[3] for g in rig.gaps] == [Gap.CAUSE_CONFIG]
     configs = [(int(f["config"]), int(f["decimation"])) for f in rig.frames]
     assert configs == sorted(configs)
     assert {(1, 160), (2, 50)} == set(configs)
@@ -356,7 +356,7 @@ def test_stop_and_start_is_a_gap():
     rig.run(0.3)
     rig.capture.stop()
     assert len(rig.sent) > sent
-    assert [g[3] for g in rig.gaps] == [causes.CONFIG]
+    assert [g[3] for g in rig.gaps] == [Gap.CAUSE_CONFIG]
     assert rig.gaps[0][1] == pytest.approx(2 * 16032, abs=100)
     assert frame.RATE_SUSPECT not in {int(f["flags"]) for f in rig.frames}
 
@@ -369,7 +369,7 @@ def test_self_test_is_a_gap_with_registers_as_before():
     assert bytes(rig.twin.registers[0x26:0x5F]) == before
     rig.run(0.3)
     rig.capture.stop()
-    assert [g[3] for g in rig.gaps] == [causes.SELF_TEST]
+    assert [g[3] for g in rig.gaps] == [Gap.CAUSE_SELF_TEST]
     assert rig.gaps[0][1] == pytest.approx(16000 * 0.55, rel=0.2)
     assert rig.twin.refusals == []
 
@@ -463,7 +463,7 @@ def test_adxl382_with_temperature():
     rig.run(0.6)
     rig.capture.stop()
     assert rig.part.FIFO_SETS == 80
-    assert [g[3] for g in rig.gaps] == [causes.OVERRUN]
+    assert [g[3] for g in rig.gaps] == [Gap.CAUSE_FIFO_OVERRUN]
     assert int(rig.frames[-1]["temperature_mc"]) == pytest.approx(41_000, abs=100)
     assert rig.twin.refusals == []
 

@@ -6,8 +6,9 @@ import random
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from triax import spool as spools
 from triax.segments import Segments
-from triax.spool import NONE, Memory, Spool
+from triax.spool import NONE, Kept, Memory, Spool
 
 SIZE = 24
 PER = 4
@@ -104,11 +105,15 @@ def memory(slots=8, **options):
     return Spool(Memory(slots, SIZE), **options)
 
 
+def kept(slots=8, **options):
+    return Spool(Kept(slots, SIZE), **options)
+
+
 def files(slots=8, disk=None, sync_frames=1, **options):
     return Spool(Segments(disk if disk is not None else Disk(), slots, SIZE, PER, sync_frames), **options)
 
 
-BOTH = pytest.mark.parametrize("make", [memory, files])
+EACH = pytest.mark.parametrize("make", [memory, kept, files])
 
 
 def put(spool, numbers):
@@ -120,7 +125,7 @@ def take(spool, now_ms=0):
     token = spool.next(now_ms)
     if token == NONE or not spool.read(token):
         return None
-    data = bytes(spool.buffer[spool.start : spool.start + spool.length])
+    data = bytes(spool.storage.buffer[spool.storage.start : spool.storage.start + spool.storage.length])
     spool.took(token)
     assert data == frame(int(data[:6]))
     return int(data[:6]), token
@@ -133,6 +138,22 @@ def take_all(spool, now_ms=0):
     return taken
 
 
+def test_what_memory_has_no_room_for_is_counted(monkeypatch):
+    spool = kept()
+    put(spool, [1])
+
+    def no_room(data):
+        raise MemoryError
+
+    monkeypatch.setattr(spools, "bytes", no_room, raising=False)
+    with pytest.raises(OSError, match="12"):
+        put(spool, [2])
+    monkeypatch.undo()
+    put(spool, [3])
+    assert (spool.dropped, spool.depth) == (1, 2)
+    assert [take(spool)[0], take(spool)[0]] == [1, 3]
+
+
 def numbers(taken):
     return [number for number, _ in taken]
 
@@ -142,7 +163,7 @@ def replay(spool, start_ms=0, step_ms=10, steps=2000):
     return [one for i in range(steps) for one in take_all(spool, start_ms + i * step_ms)]
 
 
-@BOTH
+@EACH
 def test_frames_leave_in_order_and_only_when_they_have_arrived(make):
     spool = make()
     put(spool, range(5))
@@ -156,7 +177,7 @@ def test_frames_leave_in_order_and_only_when_they_have_arrived(make):
     assert spool.high_water == 5
 
 
-@BOTH
+@EACH
 def test_next_says_the_same_until_the_frame_is_taken(make):
     spool = make()
     put(spool, range(2))
@@ -165,7 +186,7 @@ def test_next_says_the_same_until_the_frame_is_taken(make):
     assert take(spool)[0] == 1
 
 
-@BOTH
+@EACH
 def test_order_is_kept_across_reconnects_and_the_bytes_are_the_same(make):
     spool = make()
     put(spool, range(6))
@@ -179,7 +200,7 @@ def test_order_is_kept_across_reconnects_and_the_bytes_are_the_same(make):
     assert numbers(replay(spool)) == [0, 1, 3, 4, 5, 6]
 
 
-@BOTH
+@EACH
 def test_replay_keeps_its_rate_and_does_not_burst_after_a_pause(make):
     spool = make(slots=400, replay_hz=20)
     put(spool, range(300))
@@ -190,7 +211,7 @@ def test_replay_keeps_its_rate_and_does_not_burst_after_a_pause(make):
     assert spool.backlog > 250
 
 
-@BOTH
+@EACH
 def test_keep_newest_drops_the_oldest(make):
     spool = make(slots=8)
     assert put(spool, range(20)) == [True] * 20
@@ -198,7 +219,7 @@ def test_keep_newest_drops_the_oldest(make):
     assert numbers(take_all(spool)) == list(range(12, 20))
 
 
-@BOTH
+@EACH
 def test_keep_oldest_refuses_the_newest(make):
     spool = make(slots=8, keep_newest=False)
     assert put(spool, range(10)) == [True] * 8 + [False] * 2
@@ -206,7 +227,7 @@ def test_keep_oldest_refuses_the_newest(make):
     assert numbers(take_all(spool)) == list(range(8))
 
 
-@BOTH
+@EACH
 def test_a_late_puback_of_a_dropped_frame_meets_nothing(make):
     spool = make(slots=8)
     put(spool, range(8))
@@ -218,7 +239,7 @@ def test_a_late_puback_of_a_dropped_frame_meets_nothing(make):
     assert not spool.release(12345)
 
 
-@BOTH
+@EACH
 def test_a_frame_larger_than_a_slot_is_refused_and_counted(make):
     spool = make()
     with pytest.raises(ValueError, match="slots hold 24"):
@@ -227,7 +248,7 @@ def test_a_frame_larger_than_a_slot_is_refused_and_counted(make):
     assert spool.depth == 0
 
 
-@BOTH
+@EACH
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_history_loses_only_what_it_counts(make, data):
@@ -270,7 +291,7 @@ def test_files_are_removed_when_their_last_frame_has_left():
         spool.release(take(spool)[1])
     assert list(disk.files) == ["00000019.seg"]
     assert disk.opened <= 2
-    spool._storage.close()
+    spool.storage.close()
     assert disk.opened == 0
 
 
@@ -310,7 +331,7 @@ def test_a_damaged_record_is_counted_and_its_neighbours_live():
     name = min(disk.files)
     disk.files[name][(6 + SIZE) + 9] ^= 1
     spool = files(slots=8, disk=disk)
-    assert spool._storage.corrupt == 1
+    assert spool.storage.corrupt == 1
     assert numbers(replay(spool)) == [0, 2, 3, 4, 5, 6, 7]
 
 
@@ -430,4 +451,4 @@ def test_a_file_that_cannot_be_opened_again_costs_its_frame_and_counts_it():
     disk.open = opened
     assert (storage.corrupt, spool.dropped, spool.depth) == (1, 1, PER)
     assert spool.read(spool.next(0))
-    assert bytes(spool.buffer[spool.start : spool.start + spool.length]) == frame(1)
+    assert bytes(spool.storage.buffer[spool.storage.start : spool.storage.start + spool.storage.length]) == frame(1)

@@ -155,12 +155,13 @@ def frame(n):
 
 
 def take(spool):
+    storage = spool.storage
     taken = []
     for ms in range(0, 4000, 100):
         token = spool.next(ms)
         while token != NONE:
             assert spool.read(token)
-            data = bytes(spool.buffer[spool.start : spool.start + spool.length])
+            data = bytes(storage.buffer[storage.start : storage.start + storage.length])
             assert data == frame(int(data[:6]))
             taken.append((int(data[:6]), token))
             spool.took(token)
@@ -199,6 +200,7 @@ sys.path.insert(0, {here!r})
 source = open({node!r}).read().split("class World:")
 exec(source[0])
 import time
+from triax import boot
 from triax.ports.stream import Link as RealLink, Udp
 from triax.ports.unix import Clock as RealClock
 exec("class World:" + source[1].split("class Clock:")[0])

@@ -7,7 +7,7 @@ import sys
 import micropython
 
 gc.collect()
-from triax import boot, mqtt
+from triax import mqtt
 from triax.channel import Channel
 from triax.chips import LOSS_FLAG, TEMPERATURE_NONE
 from triax.node import Node
@@ -212,6 +212,8 @@ def run(step, advance, steps):
 
 def build(locked):
     """(world, link, channel, node), measuring and connected."""
+    from triax import boot  # the node forgets it
+
     world = World()
     store = Store()
     boot.seed(store, 1800000000)
