@@ -44,10 +44,6 @@ class Average:
         """Raw samples in the frame so far."""
         return self.state[SAMPLES]
 
-    def done(self) -> int:
-        """Whole windows so far."""
-        return self.state[DONE]
-
     def full(self) -> bool:
         return self.state[DONE] == self.length
 

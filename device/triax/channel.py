@@ -13,7 +13,7 @@ from triax.config import APPLIED, TRIAL, Configuration
 from triax.errors import BadSetting, PartError
 from triax.outbox import Document, Outlet
 from triax.packets import topic
-from triax.spool import Kept, Memory, Spool
+from triax.spool import Kept, Spool
 
 try:
     from micropython import const
@@ -48,12 +48,10 @@ class Channel:
         self.part = part
         self.capture = None
         self.failure = ""  # why there is no capture
-        self.raw_sets = raw_sets
-        self.raw_ms = raw_ms
         self.storage_errors = 0
         self._values = values
         self._settings = settings
-        self._raw = None
+        self.raw = None
         self._event_number = 0
         self._had_utc = False
         self.calibration_hash = b""
@@ -65,12 +63,13 @@ class Channel:
         self.events = Outlet(topic(prefix + "event"), events)
         self.outlets = (self.events, self.frames)
         if raw_sets:
-            self.raw = Outlet(topic(prefix + "raw"), Spool(Memory(raw_slots, _raw_bytes(part, raw_sets)), False))
+            from triax.raw import Raw  # RAM for those who want it
+
+            self.raw = Raw(topic(prefix + "raw"), part, raw_sets, raw_slots, raw_ms)
             self.outlets = (self.events, self.frames, self.raw)
         self.info = Document(topic(prefix + "info"), about.info, 1)
         self.status = Document(topic(prefix + "status"), about.status, 1)
         self.ack = Document(topic(prefix + "config/ack"), about.ack, 0)
-        self.ack.arrived = self._ack_arrived
         self.documents = (self.info, self.status, self.ack)
         self.reason = messages.STARTED
 
@@ -79,6 +78,7 @@ class Channel:
         self.node = node
         name = "config-%016x" % self.device
         self.configuration = Configuration(node.store, name, self._settings, link, self._check, self._use)
+        self.ack.arrived = self.configuration.acked
         self._calibration_name = "calibration-%016x" % self.device
         stored = node.store.read(self._calibration_name)
         if stored:
@@ -98,10 +98,8 @@ class Channel:
             clock = SampleClock(node.clock.ticks_us(), getattr(node.clock, "crystal_ppm", 20))
             capture = Capture(self.part, clock, node.clock.ticks_us, self.device, boot, self._emit, self._on_gap, self._values)
             self._configure(capture, self.configuration.version, self.configuration.values)
-            if self.raw_sets:
-                from triax.raw import RawEncoder  # RAM for those who want it
-
-                self._raw = RawEncoder(self.device, boot, self.raw_sets, self.part.COUNT_BITS)
+            if self.raw is not None:
+                self.raw.begin(self.device, boot)
             capture.start()
         except (OSError, PartError, BadSetting) as error:
             self.failure = str(error)
@@ -129,7 +127,7 @@ class Channel:
         self.capture.clock.set_utc(ticks, utc_us, error_us)
         if not self._had_utc:
             self._had_utc = True
-            if self._sequence():
+            if int.from_bytes(self.capture.encoder.buffer[frame.SEQUENCE : frame.SEQUENCE + 4], "little"):
                 offset, error = self.capture.clock.fix()
                 self.put_event(_EVENT_CLOCK_FIX, "clock_fix", {"offset_us": offset, "error_us": error})
 
@@ -175,13 +173,6 @@ class Channel:
                 detail[name] = [value / 1000 for value in values]
         self.put_event(_EVENT_SELF_TEST, "self_test", detail)
 
-    def start_raw(self, capture_id: int, duration_ms: int) -> bool:
-        """Send every sample for a while. False: no buffers for it, or one is running."""
-        if self._raw is None or self.capture is None or self.capture.raw_running():
-            return False
-        self.capture.start_raw(self._raw, capture_id, min(duration_ms, self.raw_ms), self._emit_raw)
-        return True
-
     def put_event(self, kind: int, name: str, detail: dict) -> None:
         """Something happened."""
         clock = self.node.clock
@@ -212,9 +203,6 @@ class Channel:
             self.frames.spool.put(buffer, length)
         except OSError:
             self.storage_errors += 1  # the spool counts the frame as dropped
-
-    def _emit_raw(self, buffer, length: int) -> None:
-        self.raw.spool.put(buffer, length)
 
     def _on_gap(self, first_sample, length: int, bound: int, cause: int) -> None:
         first = int.from_bytes(first_sample, "little")
@@ -260,18 +248,6 @@ class Channel:
         values = self.configuration.values
         self.frames.spool.keep_newest = values["keep_newest"]
         self.frames.spool.replay_hz = values["replay_hz"]
-
-    # --- documents ---
-
-    def _sequence(self) -> int:
-        return int.from_bytes(self.capture.encoder.buffer[frame.SEQUENCE : frame.SEQUENCE + 4], "little")
-
-    def _ack_arrived(self) -> None:
-        self.configuration.acked()
-
-
-def _raw_bytes(part, sets: int) -> int:
-    return frame.HEADER + 12 + 3 * sets * (3 if part.COUNT_BITS <= 16 else 4) + frame.TAIL
 
 
 def _of_part(values: dict):

@@ -27,3 +27,4 @@ def _crc_tables() -> tuple:
 
 
 CRC_LOW, CRC_HIGH = _crc_tables()
+del _crc_tables

@@ -407,5 +407,6 @@ class Node:
             self.log("command %d ignored: nothing is measured" % command["id"])
         elif kind == _RUN_SELF_TEST:
             channel.self_test()
-        elif kind == _RAW_CAPTURE and not channel.start_raw(command["id"], command["duration_ms"]):
-            self.log("command %d ignored: no room for a raw capture" % command["id"])
+        elif kind == _RAW_CAPTURE:
+            if channel.raw is None or not channel.raw.start(channel.capture, command["id"], command["duration_ms"]):
+                self.log("command %d ignored: no room for a raw capture" % command["id"])

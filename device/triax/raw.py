@@ -9,6 +9,13 @@ from array import array
 
 from triax import frame, kernels
 from triax.errors import BadSetting
+from triax.outbox import Outlet
+from triax.spool import Memory, Spool
+
+
+def size(sets: int, count_bits: int) -> int:
+    """Bytes of a RawFrame at most."""
+    return frame.HEADER + 12 + 3 * sets * (3 if count_bits <= 16 else 4) + frame.TAIL
 
 
 class RawEncoder:
@@ -26,8 +33,7 @@ class RawEncoder:
         self.left = 0  # samples still to come
         self.at = 0
         self._emit = None
-        most = 3 * sets * (3 if count_bits <= 16 else 4)
-        self.buffer = bytearray(frame.HEADER + 3 * 4 + most + frame.TAIL)
+        self.buffer = bytearray(size(sets, count_bits))
         frame.start_header(self.buffer, device, boot, 0, 0, 0, 0.0)
 
     def begin(self, capture: int, scale_g: float, samples: int, emit) -> None:
@@ -73,3 +79,25 @@ class RawEncoder:
         self.filled = 0
         self._emit(buf, at)
         kernels.add(buf, frame.SEQUENCE, 4, 1)
+
+
+class Raw(Outlet):
+    """Raw captures of a channel: what they need and where they go. `longest_ms`: of one capture."""
+
+    def __init__(self, topic: bytes, part, sets: int, slots: int, longest_ms: int) -> None:
+        super().__init__(topic, Spool(Memory(slots, size(sets, part.COUNT_BITS)), False))
+        self._part = part
+        self._sets = sets
+        self._longest_ms = longest_ms
+        self._encoder = None
+
+    def begin(self, device: int, boot: int) -> None:
+        """Number raw frames from now on."""
+        self._encoder = RawEncoder(device, boot, self._sets, self._part.COUNT_BITS)
+
+    def start(self, capture, number: int, duration_ms: int) -> bool:
+        """Have a Capture send every sample for a while, under the number of the command. False: it does so already."""
+        if capture.raw_running():
+            return False
+        capture.start_raw(self._encoder, number, min(duration_ms, self._longest_ms), self.spool.put)
+        return True
