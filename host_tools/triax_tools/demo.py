@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from triax_backend.servers import StackError
+from triax_backend.servers.mosquitto import installed
 from triax_backend.stack import PROFILES
 from triax_sim.generators import GeneratorFailed
 from triax_sim.plan import BadPlan
@@ -19,7 +20,7 @@ from triax_tools.options import Json, failed, home, with_external
 from triax_tools.path import path
 from triax_tools.show import Show, conclude
 
-__all__ = ["demo", "measure"]
+__all__ = ["demo", "measure", "way_of"]
 
 _LINGER_S = 1.5  # the page is told the verdict twice a second
 
@@ -29,6 +30,14 @@ def _scenario(gold: int, recording: Path | None, **changes: Any) -> Scenario:
     cohorts = tuple(replace(c, count=gold) if c.kind == "gold" else c for c in scenario.cohorts if c.kind != "gold" or gold)
     extra = {"recording": str(recording.resolve())} if recording is not None else {}
     return replace(scenario, cohorts=cohorts).with_(**changes, **extra)
+
+
+def way_of(external: dict[str, str]) -> str:
+    """By mosquitto and the bridge, or where there is no mosquitto by the ingest front, which needs none."""
+    if "mqtt" in external or installed():
+        return "bridge"
+    typer.echo("triax: mosquitto is not installed, so the devices connect to the ingest front", err=True)
+    return "ingest"
 
 
 def measure(
@@ -65,7 +74,9 @@ def demo(
     seconds: Annotated[float, typer.Option(help="Length of the run.")] = 20.0,
     qos: Annotated[int, typer.Option(min=0, max=1, help="MQTT quality of service of frames.")] = 1,
     stack: Annotated[str, typer.Option(help=f"One of {', '.join(PROFILES)}.")] = "embedded",
-    way: Annotated[str, typer.Option(help="Into Kafka: bridge or ingest.")] = "bridge",
+    way: Annotated[
+        str | None, typer.Option(help="Into Kafka: bridge or ingest.", show_default="bridge, where mosquitto is installed")
+    ] = None,
     recording: Annotated[Path | None, typer.Option(exists=True, help="For gold devices: HSDatalog folder or CSV.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 1,
     port: Annotated[int, typer.Option(help="Of the live page; 0: any free one.")] = 0,
@@ -77,6 +88,7 @@ def demo(
     Exit code: 0 PASS, 1 FAIL or it cannot run here, 2 INVALID or wrong usage.
     """
     try:
+        way = way or way_of(external)
         scenario = _scenario(gold, recording, devices=devices, qos=qos, duration_s=seconds, seed=seed, way=way)
     except BadPlan as error:
         raise typer.BadParameter(str(error)) from None

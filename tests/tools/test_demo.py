@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
+from triax_tools.demo import way_of
 
 sys.path.insert(0, str(Path(__file__).parent))
 from browser import browser
@@ -43,6 +44,13 @@ def no_loss(report):
     assert hops["redis"]["behind"] == 0
     assert report["self_test"]["exact"]
     assert report["verdict"] != "FAIL" or all("latency" in reason for reason in report["reasons"])
+
+
+def test_without_mosquitto_the_devices_connect_to_the_ingest_front(monkeypatch, capsys):
+    monkeypatch.setattr("triax_tools.demo.installed", lambda: None)
+    assert way_of({"mqtt": "mqtt://127.0.0.1:1883"}) == "bridge"
+    assert way_of({}) == "ingest"
+    assert "mosquitto is not installed" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(180)

@@ -8,7 +8,7 @@ import socket
 from triax_backend.servers.errors import NotInstalled
 from triax_backend.servers.process import Server
 
-__all__ = ["Mosquitto"]
+__all__ = ["Mosquitto", "installed"]
 
 # The bridge's window; mosquitto's default of 20 holds a bridge to window / Kafka latency = 20 / 10 ms = 2,000 frames/s.
 INFLIGHT = 20_000
@@ -21,6 +21,11 @@ AUTOSAVE_S = 5
 
 _CONNECT = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x0a\x00\x05ready"
 _CONNACK = b"\x20\x02\x00\x00"
+
+
+def installed() -> str | None:
+    """Path of the broker, None: it is not there."""
+    return shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
 class Mosquitto(Server):
@@ -36,7 +41,7 @@ class Mosquitto(Server):
         self._binary()
 
     def _binary(self) -> str:
-        path = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+        path = installed()
         if path is None:
             raise NotInstalled(
                 "mosquitto is not installed: `apt-get install mosquitto`, or give a broker's address (mqtt://host:1883)"
