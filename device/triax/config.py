@@ -85,7 +85,7 @@ class Configuration:
     def __init__(self, store, name: str, defaults: dict, link, check, use=_nothing) -> None:
         self._store = store
         self._name = name
-        self._defaults = _joined(DEFAULTS, defaults)
+        self._defaults = defaults
         self._default_link = link
         self._check = check
         self._use = use
@@ -209,7 +209,9 @@ class Configuration:
         self.values = self._with_defaults(applied)
 
     def _with_defaults(self, applied: dict) -> dict:
-        return _joined(self._defaults, {name: value for name, value in applied.items() if name not in ("version", "link")})
+        return _joined(
+            _joined(DEFAULTS, self._defaults), {name: value for name, value in applied.items() if name not in ("version", "link")}
+        )
 
     def _linked(self, applied: dict) -> dict:
         return _joined(self._default_link or {}, applied.get("link", {}))

@@ -18,15 +18,6 @@ except ImportError:  # CPython
         return value
 
 
-# Bits of FrameFlag.
-FIFO_OVERRUN = const(1)
-BUS_ERROR = const(2)
-AXIS_RESYNC = const(4)
-SATURATED = const(8)
-CLOCK_STEPPED = const(16)
-RATE_SUSPECT = const(32)
-TEST_PATTERN = const(64)
-
 # Where the header's fields are; the tag is the byte before. Field 10 is `decimation` in a Frame, `capture` in a RawFrame.
 CHECKSUM = const(1)
 DEVICE = const(6)

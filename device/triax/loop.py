@@ -35,8 +35,17 @@ CONFIG = const(5)
 _SENSOR_RESET = const(6)
 _BLOCKED = const(7)
 
+# Bits of FrameFlag.
+_FIFO_OVERRUN = const(1)
+_BUS_ERROR = const(2)
+_AXIS_RESYNC = const(4)
+_SATURATED = const(8)
+_CLOCK_STEPPED = const(16)
+_RATE_SUSPECT = const(32)
+_TEST_PATTERN = const(64)
+
 # Flag of the frame after the gap, by cause; those that are no fault have none.
-_FLAGS = (0, frame.FIFO_OVERRUN, frame.BUS_ERROR, frame.AXIS_RESYNC, 0, 0, frame.BUS_ERROR, frame.FIFO_OVERRUN)
+_FLAGS = const((0, _FIFO_OVERRUN, _BUS_ERROR, _AXIS_RESYNC, 0, 0, _BUS_ERROR, _FIFO_OVERRUN))
 
 TEMPERATURE_US = const(1_000_000)  # parts settle no faster; each reading costs bus time
 _RETRY_US = const(100_000)  # between attempts to revive a part
@@ -187,16 +196,16 @@ class Loop:
         encoder = self.encoder
         flags = self._flags
         if average.reaches(self.part.clip_low, self.part.clip_high):
-            flags |= frame.SATURATED
+            flags |= _SATURATED
         if self.test_pattern:
-            flags |= frame.TEST_PATTERN
+            flags |= _TEST_PATTERN
         clock = self.clock
         clock.put_time(encoder.buffer, self._unseen - samples + 1)
         if clock.suspect or clock.contradicted:
-            flags |= frame.RATE_SUSPECT
+            flags |= _RATE_SUSPECT
             clock.contradicted = False
         if clock.utc.stepped:
-            flags |= frame.CLOCK_STEPPED
+            flags |= _CLOCK_STEPPED
             clock.utc.stepped = False
         length = encoder.encode(average, flags, self.temperature_mc)
         self._emit(encoder.buffer, length)
@@ -212,7 +221,7 @@ class Loop:
             return
         behind = at - raw.filled
         self.clock.put_time(raw.buffer, self._unseen + 1 + behind)
-        flags = frame.TEST_PATTERN if self.test_pattern else 0
+        flags = _TEST_PATTERN if self.test_pattern else 0
         raw.send(self.encoder, self.average.samples() + behind, flags, self.temperature_mc)
 
     # Gaps

@@ -52,11 +52,15 @@ def _random_below(limit: int) -> int:
     return int.from_bytes(os.urandom(4), "little") % limit
 
 
-def _forget_boot() -> None:
-    """Its code is needed once, and on a board it is 2 KiB of RAM."""
+def _boot_number(store) -> int:
+    """See triax.boot.start. On a board its code is forgotten at once: it is not needed again, and all that follows wants memory."""
+    from triax import boot
+
+    number = boot.start(store)
     if sys.implementation.name == "micropython":
         del sys.modules["triax.boot"]
         del triax.boot
+    return number
 
 
 def _silent(text: str) -> None:
@@ -115,11 +119,8 @@ class Node:
         self._stopping = False
         self._after_stop = None
         self._seen = [bytearray(8) for _ in channels]
-        self._topics = {}
         for channel in channels:
             channel.attach(self, link_settings if channel is channels[0] else None)
-            self._topics[channel.config_topic] = channel
-            self._topics[channel.calibration_topic] = channel
         self._use_link()
 
     @property
@@ -129,10 +130,8 @@ class Node:
 
     def start(self) -> None:
         """Count this start and begin to measure. Without a boot number (erased storage) measuring begins once there is UTC."""
-        from triax import boot
-
         try:
-            number = boot.start(self.store)
+            number = _boot_number(self.store)
         except OSError as error:
             self.log("no boot number: %s" % error)
             return
@@ -141,7 +140,6 @@ class Node:
             self._look_at_utc()  # at once, so that the first frames have it
         else:
             self.log("the boot counter is gone: waiting for UTC to seed it")
-        _forget_boot()
 
     def stop(self, then=None) -> None:
         """Have the next step close the last frames and say goodbye; `stopped` within 3 s, then `then`. Fit for signal handlers."""
@@ -318,7 +316,13 @@ class Node:
     def _on_connected(self) -> None:
         self.log("connected to %s" % self.channels[0].configuration.link["host"])
         self._outbox.reconnected()
-        self.core.subscribe(list(self._topics), self.now_ms)
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        topics = []
+        for channel in self.channels:
+            topics += [channel.config_topic, channel.calibration_topic]
+        self.core.subscribe(topics, self.now_ms)
 
     def _on_released(self, owner: int, token: int) -> None:
         self.acked = (self.acked + 1) & MS_MASK
@@ -331,21 +335,25 @@ class Node:
             result = first.configuration.through()
             self._decided(first, result)
             if result == config.APPLIED:
-                self.core.subscribe(list(self._topics), self.now_ms)  # what this broker retains was ignored during the trial
+                self._subscribe()  # what this broker retains was ignored during the trial
             else:
                 self._reconnect("old link settings")
 
     def _on_message(self, topic: str, payload) -> None:
-        channel = self._topics.get(topic)
         self._expect_block()  # the store may be slow
-        if channel is not None and topic == channel.calibration_topic:
-            try:
-                channel.calibrate(payload)
-            except OSError as error:
-                self.log("%s: not stored: %s" % (topic, error))
-        result = channel.configuration.offer(payload) if channel is not None and topic == channel.config_topic else config.IGNORED
+        decided = None
+        result = config.IGNORED
+        for channel in self.channels:
+            if topic == channel.config_topic:
+                decided = channel
+                result = channel.configuration.offer(payload)
+            elif topic == channel.calibration_topic:
+                try:
+                    channel.calibrate(payload)
+                except OSError as error:
+                    self.log("%s: not stored: %s" % (topic, error))
         self.core.acknowledge()
-        self._decided(channel, result)
+        self._decided(decided, result)
 
     def _expect_block(self) -> None:
         for channel in self.channels:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from triax.capture import Capture
 from triax.clock import SampleClock
-from triax.frame import RATE_SUSPECT
 from triax_proto.frame import parse
+from triax_proto.v1.frame_pb2 import FRAME_FLAG_RATE_SUSPECT
 
 from .conftest import pairs_with
 
@@ -175,7 +175,7 @@ def test_samples_lost_without_a_trace_make_the_rate_suspect(node):
     truth = node.twin.truth
     assert truth.dropped > 0.05 * truth.made
     node.capture.stop()
-    assert (node.contiguous()["flags"] & RATE_SUSPECT).any()
+    assert (node.contiguous()["flags"] & FRAME_FLAG_RATE_SUSPECT).any()
 
 
 @pytest.mark.parametrize("pair", pairs_with("lose_at_cycle"), ids="-".join)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from triax import frame
 from triax.capture import Capture
 from triax.chips import NOT_MEASURED, PASS
 from triax.errors import BadSetting
@@ -147,7 +146,7 @@ def test_a_stall_becomes_a_gap_of_the_right_length(name):
     rig.capture.stop()
     assert rig.holes() == [g[:2] for g in rig.gaps]
     flagged = [int(f["flags"]) for f in rig.frames if int(f["first_sample"]) in [g[0] + g[1] for g in rig.gaps]]
-    assert flagged == [frame.FIFO_OVERRUN] * 3
+    assert flagged == [frame_pb2.FRAME_FLAG_FIFO_OVERRUN] * 3
     assert int(rig.frames[-1]["lost_samples"]) == sum(g[1] for g in rig.gaps)
     assert rig.capture.overruns == 3
 
@@ -192,7 +191,7 @@ def test_a_bus_error_is_a_gap_and_the_part_goes_on():
     rig.capture.stop()
     assert [g[3] for g in rig.gaps] == [Gap.CAUSE_BUS_ERROR]
     assert rig.capture.bus_errors == 1
-    assert [int(f["flags"]) for f in rig.frames if f["flags"]] == [frame.BUS_ERROR]
+    assert [int(f["flags"]) for f in rig.frames if f["flags"]] == [frame_pb2.FRAME_FLAG_BUS_ERROR]
     # The index follows the time: nothing else may shift.
     seconds = np.diff([int(f["time_us"]) for f in rig.frames]) / 1e6
     samples = np.diff([int(f["first_sample"]) for f in rig.frames])
@@ -249,7 +248,7 @@ def test_misaligned_fifo_pointers_are_found():
     rig.run(1)
     rig.capture.stop()
     assert {g[3] for g in rig.gaps} == {Gap.CAUSE_AXIS_BREAK}
-    assert frame.AXIS_RESYNC in {int(f["flags"]) for f in rig.frames}
+    assert frame_pb2.FRAME_FLAG_AXIS_RESYNC in {int(f["flags"]) for f in rig.frames}
     for item in rig.frames:  # no frame has a swapped axis
         assert int(item["maximum"][2]) <= 1
 
@@ -358,7 +357,7 @@ def test_stop_and_start_is_a_gap():
     assert len(rig.sent) > sent
     assert [g[3] for g in rig.gaps] == [Gap.CAUSE_CONFIG]
     assert rig.gaps[0][1] == pytest.approx(2 * 16032, abs=100)
-    assert frame.RATE_SUSPECT not in {int(f["flags"]) for f in rig.frames}
+    assert frame_pb2.FRAME_FLAG_RATE_SUSPECT not in {int(f["flags"]) for f in rig.frames}
 
 
 def test_self_test_is_a_gap_with_registers_as_before():
@@ -378,11 +377,11 @@ def test_saturation_is_flagged():
     rig = Rig(source=lambda first, count: np.full((count, 3), 32767 if first else 5, np.int32))
     rig.run(0.4)
     rig.capture.stop()
-    assert {int(f["flags"]) for f in rig.frames} >= {frame.SATURATED}
+    assert {int(f["flags"]) for f in rig.frames} >= {frame_pb2.FRAME_FLAG_SATURATED}
 
 
 def test_a_rate_out_of_tolerance_is_suspect():
-    for ppm, flags in ((20_000, 0), (60_000, frame.RATE_SUSPECT)):
+    for ppm, flags in ((20_000, 0), (60_000, frame_pb2.FRAME_FLAG_RATE_SUSPECT)):
         rig = Rig(ppm=ppm)
         rig.run(1)
         assert int(rig.frames[-1]["flags"]) == flags
@@ -394,7 +393,7 @@ def test_samples_lost_in_transactions_make_the_rate_suspect():
     rig.twin.quirks["lose_in_transaction"] = 1
     rig.run(1)
     assert rig.twin.truth.lost > 0
-    assert frame.RATE_SUSPECT in {int(f["flags"]) for f in rig.frames[3:]}
+    assert frame_pb2.FRAME_FLAG_RATE_SUSPECT in {int(f["flags"]) for f in rig.frames[3:]}
 
 
 def test_test_pattern_follows_the_sample_number():
@@ -407,7 +406,7 @@ def test_test_pattern_follows_the_sample_number():
     rig.run(0.05)
     for item in rig.frames:
         index = (int(item["first_sample"]) + np.arange(int(item["samples"]))) % 1000
-        assert item["flags"] & frame.TEST_PATTERN
+        assert item["flags"] & frame_pb2.FRAME_FLAG_TEST_PATTERN
         if "x" in item.dtype.names:
             assert item["x"].tolist() == index.tolist()
             assert item["y"].tolist() == (-index).tolist()

@@ -116,10 +116,9 @@ class Link:
     blocks = False
 
     def __init__(self):
-        self._answer = bytearray(64)
-        self._answer_length = 0
+        self.buffer = bytearray(64)
+        self._length = 0
         self.frames = 0
-        self.bytes = 0
 
     def connect(self, host, port, tls):
         return False
@@ -136,51 +135,43 @@ class Link:
         if size > count:
             return 0
         kind = buffer[0] >> 4
-        answer = self._answer
-        at = self._answer_length
+        at = self._length
         if at > 48:
             return 0
         if kind == 1:
-            answer[at] = 0x20
-            answer[at + 1] = 2
-            answer[at + 2] = 0
-            answer[at + 3] = 0
-            self._answer_length = at + 4
+            self._answer(0x20, 2, 0, 0)
         elif kind == 3:
             id_at = head + 2 + (buffer[head] << 8 | buffer[head + 1])
-            answer[at] = 0x40
-            answer[at + 1] = 2
-            answer[at + 2] = buffer[id_at]
-            answer[at + 3] = buffer[id_at + 1]
-            self._answer_length = at + 4
+            self._answer(0x40, 2, buffer[id_at], buffer[id_at + 1])
             if size > 300:
                 self.frames += 1
         elif kind == 8:
-            answer[at] = 0x90
-            answer[at + 1] = 4
-            answer[at + 2] = buffer[head]
-            answer[at + 3] = buffer[head + 1]
-            answer[at + 4] = 1
-            answer[at + 5] = 1
-            self._answer_length = at + 6
+            self._answer(0x90, 4, buffer[head], buffer[head + 1])
+            self.buffer[at + 4] = self.buffer[at + 5] = 1
         elif kind == 12:
-            answer[at] = 0xD0
-            answer[at + 1] = 0
-            self._answer_length = at + 2
-        self.bytes += size
+            self._answer(0xD0, 0, 0, 0)
         return size
 
+    def _answer(self, kind, size, high, low):
+        at = self._length
+        answer = self.buffer
+        answer[at] = kind
+        answer[at + 1] = size
+        answer[at + 2] = high
+        answer[at + 3] = low
+        self._length = at + 2 + size
+
     def readinto(self, buffer):
-        count = self._answer_length
+        count = self._length
         if not count:
             return None
         for i in range(count):
-            buffer[i] = self._answer[i]
-        self._answer_length = 0
+            buffer[i] = self.buffer[i]
+        self._length = 0
         return count
 
     def close(self):
-        self._answer_length = 0
+        self._length = 0
 
 
 class Store:
@@ -210,13 +201,18 @@ def run(step, advance, steps):
         advance()
 
 
-def build(locked):
-    """(world, link, channel, node), measuring and connected."""
+def provisioned():
     from triax import boot  # the node forgets it
 
-    world = World()
     store = Store()
     boot.seed(store, 1800000000)
+    return store
+
+
+def build(locked):
+    """(world, link, channel, node), measuring and connected."""
+    world = World()
+    store = provisioned()
     link = Link()
     settings = {"range_g": 2, "odr_hz": _ODR_HZ, "health_period_s": 80000 if locked else 10}
     channel = Channel(0x0011223344556677, Part(world), Spool(Memory(32, 273)), settings)
