@@ -14,7 +14,7 @@ DEVICE = HERE.parents[1] / "device"
 MUTANTS = [
     ("packets", "test_mqtt", "self._shift > 21", "self._shift > 28"),
     ("packets", "test_mqtt", "(byte & 127) << self._shift", "(byte & 63) << self._shift"),
-    ("packets", "test_mqtt", "self.kind != PUBLISH and self.flags", "False and self.flags"),
+    ("packets", "test_mqtt", "self.kind != _PUBLISH and self.flags", "False and self.flags"),
     ("packets", "test_mqtt", "self.flags & 6 > 2", "self.flags & 6 > 4"),
     ("packets", "test_mqtt", "most == -1 and self.length > self._limit", "False"),
     ("packets", "test_mqtt", "self.kept = min(self.length, len(self.body))", "self.kept = self.length"),
