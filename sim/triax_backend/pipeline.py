@@ -16,10 +16,12 @@ from triax_backend.servers.ports import free_port
 from triax_backend.settings import Settings
 from triax_backend.supervise import Supervisor
 
-__all__ = ["FLINK", "STAGES", "STREAM", "WAYS", "Account", "Pipeline", "account", "healthy", "require_flink", "stages"]
+__all__ = ["FLINK", "FLINK_JVM", "STAGES", "STREAM", "WAYS", "Account", "Pipeline", "account", "healthy", "require_flink", "stages"]
 
 # PyFlink pins older libraries, so it has an environment of its own.
 FLINK = Path(__file__).parents[2] / ".venv-flink"
+# As for Kafka (servers/kafka.py): in the minutes that a mini-cluster lives here, the second compiler takes a quarter of its CPU.
+FLINK_JVM = {"JVM_ARGS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"}
 # Ways into Kafka.
 WAYS = ("bridge", "ingest")
 # What reads frames from Kafka, after the way in; and what makes features and events of them, with the sink of those.
@@ -125,6 +127,7 @@ class Pipeline:
         """The mini-cluster has metrics of its own; its job goes on from the newest checkpoint after a restart."""
         packages = os.pathsep.join(str(Path(part).parent) for part in (triax_proto.__path__[0], Path(__file__).parent))
         environ = {"PYTHONPATH": packages, "PATH": os.pathsep.join([str(FLINK / "bin"), os.environ.get("PATH", "")])}
+        environ |= FLINK_JVM
         arguments = ["--checkpoints", str(self._directory / "checkpoints"), "--restore", "newest"]
         self.supervisor.run("stream.flink_job", *arguments, python=FLINK / "bin/python", env=environ)
 

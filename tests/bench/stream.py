@@ -25,7 +25,7 @@ import psutil
 from confluent_kafka import Producer
 from path import arm, lone
 from triax_backend import pipeline, scan
-from triax_backend.pipeline import FLINK
+from triax_backend.pipeline import FLINK, FLINK_JVM
 from triax_backend.servers.ports import free_port
 from triax_backend.servers.process import cpu_s
 from triax_backend.settings import Settings
@@ -124,7 +124,7 @@ def live(stack: Stack, directory: Path, devices: int, seconds: float) -> tuple[d
 def flink(stack: Stack, directory: Path) -> tuple[float, float]:
     """Frames/s and CPU microseconds a frame of the PyFlink job in one slot, over what Kafka holds."""
     path = os.pathsep.join(str(ROOT / part) for part in ("proto", "sim"))
-    environ = {**os.environ, **stack.settings.environ(), "PYTHONPATH": path}
+    environ = {**os.environ, **stack.settings.environ(), "PYTHONPATH": path, **FLINK_JVM}
     environ["PATH"] = f"{FLINK / 'bin'}{os.pathsep}{os.environ['PATH']}"
     command = [str(FLINK / "bin/python"), "-m", "triax_backend.stream.flink_job", "--checkpoints", str(directory / "checkpoints")]
     per_record = sum(len(batch.split(r.value)) for r in _records(stack.settings, 200)) / 200
