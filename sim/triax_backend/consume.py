@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
 from triax_proto.names import FRAMES, RAW
 
 from triax_backend import metrics
@@ -26,7 +26,7 @@ from triax_backend.frames import Record
 from triax_backend.metrics import Account
 from triax_backend.scan import as_record
 from triax_backend.settings import Settings
-from triax_backend.silence import Silence
+from triax_backend.silence import Silence, offsets
 from triax_backend.sinks.errors import SinkDown, SinkError
 
 __all__ = ["Batch", "Loop", "Part", "Sink", "main"]
@@ -178,9 +178,9 @@ class Loop:
     def _lag(self, stored: dict[Part, int | None]) -> None:
         """Tell what waits before the first of it is delivered."""
         with contextlib.suppress(KafkaException):
+            ends, firsts = (offsets(self._consumer, stored, where) for where in (OFFSET_END, OFFSET_BEGINNING))
             for part, at in stored.items():
-                low, end = self._consumer.get_watermark_offsets(TopicPartition(*part), timeout=_WAIT_S)
-                self._sink.account.lag(*part, max(0, end - (low if at is None else at)))
+                self._sink.account.lag(*part, max(0, ends.get(part, 0) - (firsts.get(part, 0) if at is None else at)))
 
     def _gather(self) -> Batch:
         """Records of one flush; empty if partitions changed hands meanwhile."""

@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import OFFSET_END, Producer, TopicPartition
 from triax_backend import crash
 from triax_backend.consume import Loop
 from triax_backend.metrics import Account
@@ -137,6 +137,24 @@ def test_a_partition_that_falls_silent_is_taken_up_anew(settings):
     thread.join(30)
     assert sorted(sink.values) == sorted(first + then)
     assert len(sink.starts) == 2
+
+
+def test_a_look_at_silence_asks_about_what_stands_still_in_one_request():
+    """A request waits behind the fetch: one for each partition stopped a sink for five seconds every fifteen."""
+    asked = []
+
+    class Kafka:
+        def offsets_for_times(self, parts, timeout):
+            asked.append([(one.topic, one.partition, one.offset) for one in parts])
+            return [TopicPartition(one.topic, one.partition, 5 if one.offset == OFFSET_END else 0) for one in parts]
+
+    moves, stands, empty = (("t", n) for n in range(3))
+    silence = Silence(0.0)
+    assert silence.fallen(Kafka(), {moves: 1, stands: 1, empty: 5}) == []
+    assert asked == []
+    assert silence.fallen(Kafka(), {moves: 2, stands: 1, empty: 5}) == []
+    assert asked == [[("t", 1, OFFSET_END), ("t", 2, OFFSET_END)]]
+    assert silence.fallen(Kafka(), {moves: 3, stands: 1, empty: 5}) == [stands]
 
 
 def test_a_crash_point_kills_at_its_pass_and_once(monkeypatch, tmp_path):
