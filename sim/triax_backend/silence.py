@@ -25,8 +25,8 @@ class Fallen(RuntimeError):
 def offsets(consumer: Consumer, parts: Iterable[Part], where: int) -> dict[Part, int]:
     """Offset of the first record (`where` OFFSET_BEGINNING) or behind the last (OFFSET_END) of each partition.
 
-    Raises KafkaException. One request: each waits at the broker behind this consumer's fetch (a quarter of a second), so one a partition would stop a
-    sink for seconds.
+    One request: it waits at the broker behind this consumer's fetch (a quarter of a second), so one for each partition would stop
+    a sink for seconds. Raises KafkaException.
     """
     asked = [TopicPartition(*part, where) for part in parts]
     found = consumer.offsets_for_times(asked, timeout=_TIMEOUT_S) if asked else []
