@@ -29,7 +29,7 @@ import psutil
 from triax_backend import topics
 from triax_backend.servers import SERVERS, NoDisk, Server, StackError
 from triax_backend.servers.guard import Guard
-from triax_backend.servers.process import cpu_s
+from triax_backend.servers.process import families, usage
 from triax_backend.settings import Settings
 from triax_backend.supervise import Supervisor
 
@@ -213,13 +213,12 @@ class Stack:
 
     def status(self) -> list[ServerStatus]:
         """How each server is, external ones included (those are not probed)."""
-        out = []
+        out, family = [], families()
         for name, server in self._servers.items():
             one = ServerStatus(name, server.url, True, log=str(server.log))
             if server.alive and server.process is not None:
-                with contextlib.suppress(psutil.Error):
-                    memory = sum(p.memory_info().rss for p in (server.process, *server.process.children(recursive=True)))
-                    one = replace(one, pid=server.process.pid, alive=True, memory_bytes=memory, cpu_s=cpu_s(server.process))
+                used, memory = usage(server.process, family)
+                one = replace(one, pid=server.process.pid, alive=True, memory_bytes=memory, cpu_s=used)
             out.append(one)
         return out + [ServerStatus(name, url, False) for name, url in self.external.items()]
 

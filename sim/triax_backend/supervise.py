@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from triax_backend.servers.guard import Guard
-from triax_backend.servers.process import cpu_s, tail
+from triax_backend.servers.process import Family, families, tail, usage
 from triax_backend.settings import Settings
 
 __all__ = ["Supervisor", "Worker", "WorkerStatus", "main"]
@@ -114,14 +114,13 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._child.pid, number)
 
-    def status(self) -> WorkerStatus:
+    def status(self, family: Family | None = None) -> WorkerStatus:
         """How it is now."""
         used, memory = self._past_cpu_s, 0
         process = self._process
         if process is not None:
-            used += cpu_s(process)
-            with contextlib.suppress(psutil.Error):
-                memory = sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+            now_s, memory = usage(process, family)
+            used += now_s
         return WorkerStatus(self.name, self.pid, process is not None, self.restarts, used, memory, str(self.log))
 
 
@@ -215,8 +214,9 @@ class Supervisor:
 
     def status(self) -> list[WorkerStatus]:
         """How the workers are now."""
+        family = families()
         with self._lock:
-            return [worker.status() for worker in self.workers.values()]
+            return [worker.status(family) for worker in self.workers.values()]
 
     def __enter__(self) -> "Supervisor":
         return self

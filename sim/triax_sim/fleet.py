@@ -3,7 +3,7 @@
     python -m triax_sim.fleet '{"target": {...}, "cohorts": [...], "ledger": "a.ledger", "stats": "a.json"}'      (or `-`: from
     standard input)
 
-Open loop: a frame is due at an absolute time, whatever happened to the ones before. A block of what falls due within the next 10
+Open loop: a frame is due at an absolute time, whatever happened to the ones before. A block of what falls due within the next 20
 ms is built ahead by numpy; each slot (2 ms) sends what is due by then, reads what has come, and sleeps until the next. What
 cannot go out (no connection, full window, full socket) waits in the device's spool and goes later, oldest first: no
 acknowledgement ever moves the schedule. One JSON line a second on standard output; on SIGTERM the run is cut short and still
@@ -40,7 +40,7 @@ __all__ = ["Fleet", "main"]
 
 Array = np.ndarray[Any, Any]
 
-_BLOCK_US = 10_000  # built at once: numpy's cost a call is spread over some hundred frames
+_BLOCK_US = 20_000  # built at once: numpy's cost a call is spread over some hundred frames
 _CATCH_UP_US = 200_000  # 20,000 frames of 10,000 devices: 6 MB
 _CHUNK = 64  # frames between two looks at the clock: a recorded write is at most that many writes late
 _CHORES_US = 100_000  # connections to open, silent peers, full spools

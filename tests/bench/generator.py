@@ -25,7 +25,7 @@ from typing import NamedTuple
 import paho.mqtt.client as paho
 import psutil
 from triax_backend.servers.mosquitto import Mosquitto
-from triax_backend.servers.process import cpu_s
+from triax_backend.servers.process import usage
 from triax_proto.frame import VALUES, wire_size
 from triax_sim.generators import Generator
 from triax_sim.plan import Cohort, Plan, Target
@@ -97,7 +97,7 @@ class Counts:
             self._clients = int(message.payload) - 1  # this one
         elif self.process is not None:
             with contextlib.suppress(psutil.Error):
-                used, memory = cpu_s(self.process), resident(self.process)
+                used, memory = usage(self.process)
                 self._heard.put(Count(int(message.payload), self._clients, time.monotonic(), used, memory))
 
     def measure(self, process, clients, seconds):
@@ -123,11 +123,6 @@ class Counts:
     def close(self):
         self._client.disconnect()
         self._client.loop_stop()
-
-
-def resident(process):
-    """Bytes of a process and its children."""
-    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
 
 
 def result(first, last):

@@ -27,7 +27,7 @@ from path import arm, lone
 from triax_backend import pipeline, scan
 from triax_backend.pipeline import FLINK, FLINK_JVM
 from triax_backend.servers.ports import free_port
-from triax_backend.servers.process import cpu_s
+from triax_backend.servers.process import usage
 from triax_backend.settings import Settings
 from triax_backend.stack import Stack
 from triax_backend.stream.columns import of_records
@@ -107,12 +107,12 @@ def live(stack: Stack, directory: Path, devices: int, seconds: float) -> tuple[d
         time.sleep(3)
         feeder.start()
         time.sleep(WARM_S)
-        before = {name: cpu_s(process) for name, process in of.items()}
+        before = {name: usage(process)[0] for name, process in of.items()}
         account = pipeline.account(port)
         assert account is not None, (directory / "runner.log").read_text()[-2000:]
         time.sleep(seconds - 2)
         now = pipeline.account(port)
-        after = {name: cpu_s(process) for name, process in of.items()}
+        after = {name: usage(process)[0] for name, process in of.items()}
         assert now is not None
         frames = now.frames_in - account.frames_in
         assert frames > 0, "the runner took nothing"
@@ -139,7 +139,7 @@ def flink(stack: Stack, directory: Path) -> tuple[float, float]:
         while time.monotonic() < until and process.poll() is None:
             left = group_lag(stack.settings, ["triax-stream-flink"])["triax-stream-flink"]
             if not points or left != points[-1][1]:
-                points.append((time.monotonic(), left, sum(cpu_s(one) for one in (tree, *tree.children(recursive=True)))))
+                points.append((time.monotonic(), left, usage(tree)[0]))
             if not left:
                 break
             time.sleep(0.25)
