@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from triax_backend.servers import StackError
 from triax_backend.servers.mosquitto import installed
 from triax_backend.stack import PROFILES
+from triax_sim.bulk import device_ids
 from triax_sim.generators import GeneratorFailed
 from triax_sim.plan import BadPlan
 from triax_sim.report import Report
@@ -55,7 +57,8 @@ def measure(
     try:
         with show():
             show.text("starting the servers")
-            with path(directory, profile, scenario.way, external, stream) as system:
+            certified = device_ids(scenario.seed, np.arange(scenario.devices)).tolist() if scenario.tls else ()
+            with path(directory, profile, scenario.way, external, stream, certified) as system:
                 report = run(scenario, system, directory, show.news, show.prepared)
                 show.done(report)
                 if page is not None:

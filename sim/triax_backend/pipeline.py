@@ -91,12 +91,17 @@ def require_flink() -> None:
 class Pipeline:
     """The stages as supervised processes, each with a metrics port. Logs under `directory`/logs.
 
-    `way`: "bridge" (subscribes to the broker of TRIAX_MQTT) or "ingest" (is the MQTT server, one front on each of `fronts`).
+    `way`: "bridge" (subscribes to the broker of TRIAX_MQTT) or "ingest" (is the MQTT server; `fronts`: arguments of each process).
     `stream`: features and events too, by the "runner" or by "flink" in the environment that sim/deploy/engines/install makes.
     """
 
     def __init__(
-        self, settings: Settings, directory: Path, way: str = "bridge", fronts: Sequence[int] = (), stream: str | None = "runner"
+        self,
+        settings: Settings,
+        directory: Path,
+        way: str = "bridge",
+        fronts: Sequence[Sequence[str]] = (),
+        stream: str | None = "runner",
     ) -> None:
         self.supervisor = Supervisor(settings, directory)
         self.ports: dict[str, int] = {}
@@ -106,8 +111,8 @@ class Pipeline:
     def start(self) -> "Pipeline":
         """Start every stage; they wait for their servers themselves."""
         if self._fronts:
-            for name, port in zip(self.way_in, self._fronts, strict=True):
-                self._run("ingest", "--port", str(port), name=name)
+            for name, arguments in zip(self.way_in, self._fronts, strict=True):
+                self._run("ingest", *arguments, name=name)
         else:
             self._run("bridge")
         for stage in STAGES:

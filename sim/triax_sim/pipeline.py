@@ -76,12 +76,14 @@ class System:
     hands: Mapping[str, Hand] = field(default_factory=dict)
     metrics: Mapping[str, Sequence[str]] = field(default_factory=dict)
     mqtt_unix: str = ""
+    # Where reserved devices go in, whose frames are tampered with on the way and so cannot be under TLS; empty: with the others.
+    mqtt_plain: str = ""
     # Kafka group of the stream that makes features and events; empty: there is none.
     stream_group: str = ""
 
-    def mqtt(self) -> tuple[str, int]:
-        """Host and port of the MQTT server."""
-        parts = urlsplit(self.settings.mqtt)
+    def mqtt(self, url: str = "") -> tuple[str, int]:
+        """Host and port of the MQTT server, or of another one."""
+        parts = urlsplit(url or self.settings.mqtt)
         return parts.hostname or "127.0.0.1", parts.port or 1883
 
 

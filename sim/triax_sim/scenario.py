@@ -1,6 +1,6 @@
 """Scenario files: who takes part, what happens to them and to the servers, what must hold at the end. TOML, each entry checked.
 
-[run]        seed, duration_s, warmup_s, drain_s, processes, slot_ms
+[run]        seed, duration_s, warmup_s, drain_s, processes, slot_ms, way, tls
 [[cohort]]   name, devices, kind ("bulk" or "gold"), part, motion, qos, phase, ...     (fields of triax_sim.plan.Cohort)
 [[event]]    kind ("outage", "reboot", "reconnect", "clock_step"), at_s, for_s, cohort, share
 [[fault]]    kind ("link_cut", "process_kill", ...), at_s, for_s, target
@@ -79,6 +79,7 @@ class Scenario:
     drain_s: float = 60.0
     processes: int = 1
     way: str = "ingest"  # into Kafka, where the run starts the path itself: "ingest", or "bridge" behind a broker
+    tls: bool = False  # each device has a certificate of its own, which the ingest front asks for
     slot_ms: float = 2.0
     connect_hz: float = 2000.0
     events: tuple[LifeEvent, ...] = ()
@@ -93,6 +94,10 @@ class Scenario:
     def __post_init__(self) -> None:
         if self.way not in ("bridge", "ingest"):
             raise BadPlan(f"{self.name}: way is {self.way!r}; it is bridge or ingest")
+        if self.tls and self.way == "bridge":
+            raise BadPlan(
+                f"{self.name}: tls is the ingest front's; take way = ingest, or a broker of yours with --mqtt mqtts://..."
+            )
 
     @property
     def devices(self) -> int:

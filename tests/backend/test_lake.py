@@ -1,9 +1,11 @@
 """The lake on a real S3 server, with its catalog in a real PostgreSQL."""
 
+import itertools
 import time
 import zlib
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
 from triax_backend import deadletter, hops, upkeep
 from triax_backend.frames import unpack
@@ -97,6 +99,14 @@ def test_two_writers_share_the_partitions_of_one_table(place):
     assert [place.stop(sink) for sink in sinks] == [0, 0]
     assert identities(place.lake()) == identities(place.kafka())
     whole(place)
+    read = {}
+    for rows, _ in iceberg.files(table(place)):
+        for number in set(rows["kafka_partition"].to_pylist()):
+            offsets = rows.filter(pc.equal(rows["kafka_partition"], number))["kafka_offset"].to_numpy()
+            read.setdefault(number, []).append((offsets.min(), offsets.max()))
+    assert max(map(len, read.values())) > 2, "several files have rows of a partition"
+    for ranges in read.values():
+        assert all(before[1] < after[0] for before, after in itertools.pairwise(ranges)), "files come in Kafka's order"
 
 
 def test_a_stored_offset_that_moved_is_not_written_over(place):

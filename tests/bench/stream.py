@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -121,8 +122,19 @@ def live(stack: Stack, directory: Path, devices: int, seconds: float) -> tuple[d
     return {name: (after[name] - before[name]) / frames * 1e6 for name in of}, worst, now.lag_records
 
 
-def flink(stack: Stack, directory: Path) -> tuple[float, float]:
-    """Frames/s and CPU microseconds a frame of the PyFlink job in one slot, over what Kafka holds."""
+def threads(tree: psutil.Process) -> Counter[str]:
+    """CPU seconds of the threads of a process and its children, by name."""
+    out: Counter[str] = Counter()
+    for process in (tree, *tree.children(recursive=True)):
+        with contextlib.suppress(psutil.Error, OSError):
+            for thread in process.threads():
+                name = Path(f"/proc/{process.pid}/task/{thread.id}/comm").read_text().strip()
+                out[name.rstrip("0123456789#/- ")] += thread.user_time + thread.system_time
+    return out
+
+
+def flink(stack: Stack, directory: Path) -> tuple[float, float, Counter[str]]:
+    """Frames/s, CPU microseconds a frame and those of each thread of the PyFlink job in one slot, over what Kafka holds."""
     path = os.pathsep.join(str(ROOT / part) for part in ("proto", "sim"))
     environ = {**os.environ, **stack.settings.environ(), "PYTHONPATH": path, **FLINK_JVM}
     environ["PATH"] = f"{FLINK / 'bin'}{os.pathsep}{os.environ['PATH']}"
@@ -134,12 +146,12 @@ def flink(stack: Stack, directory: Path) -> tuple[float, float]:
         )
     try:
         tree = psutil.Process(process.pid)
-        points: list[tuple[float, int, float]] = []  # s, records left, CPU s
+        points: list[tuple[float, int, float, Counter[str]]] = []  # s, records left, CPU s, of threads
         until = time.monotonic() + READ_S
         while time.monotonic() < until and process.poll() is None:
             left = group_lag(stack.settings, ["triax-stream-flink"])["triax-stream-flink"]
             if not points or left != points[-1][1]:
-                points.append((time.monotonic(), left, usage(tree)[0]))
+                points.append((time.monotonic(), left, usage(tree)[0], threads(tree)))
             if not left:
                 break
             time.sleep(0.25)
@@ -151,7 +163,8 @@ def flink(stack: Stack, directory: Path) -> tuple[float, float]:
         raise SystemExit(f"Flink did not get far: {(directory / 'flink.log').read_text()[-1500:]}")
     first, last = points[1], points[-1]  # from the first checkpoint on: start-up is behind it
     frames = (first[1] - last[1]) * per_record
-    return frames / (last[0] - first[0]), (last[2] - first[2]) / frames * 1e6
+    of_threads = Counter({name: (used - first[3][name]) / frames * 1e6 for name, used in last[3].items()})
+    return frames / (last[0] - first[0]), (last[2] - first[2]) / frames * 1e6, of_threads
 
 
 def _records(settings: Settings, most: int) -> list[Any]:
@@ -202,8 +215,9 @@ def main() -> None:
             print(f"| **runner + its sink** | {ours:.2f} | **{ours / unit:.2f}** |", flush=True)
             if options.flink:
                 pure = alone(stack.settings)
-                rate, cost = flink(stack, directory)
+                rate, cost, of_threads = flink(stack, directory)
                 print(f"\nPyFlink, one slot: {rate:,.0f} frames/s, {cost:.2f} us of CPU a frame, of which our functions {pure:.2f}")
+                print("by thread: " + ", ".join(f"{name} {used:.2f}" for name, used in of_threads.most_common(6)))
 
 
 if __name__ == "__main__":

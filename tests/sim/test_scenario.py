@@ -35,6 +35,7 @@ def test_six_at_least():
         ("[run]\nduration_s = 'long'\n" + SMALL, "duration_s = 'long' is no float"),
         ("[run]\nduration_s = 1\nwarmup_s = 2\n" + SMALL, "leaves nothing"),
         ("[run]\nprocesses = 0\n" + SMALL, "at least one generator"),
+        ('[run]\nway = "bridge"\ntls = true\n' + SMALL, "take way = ingest"),
         ('[[cohort]]\nname = "a"\n', "give how many there are"),
         ('[[cohort]]\nname = "a"\ndevices = 3\nqos = 2\n', "sent at 0 or 1"),
         ('[[cohort]]\nname = "a"\ndevices = 3\nkind = "silver"\n', "bulk or gold"),

@@ -45,17 +45,14 @@ Array = np.ndarray[Any, Any]
 
 def features_of(tables: Iterable[pa.Table]) -> Array:
     """FEATURE rows of the lake's frames, by the stream's own functions: what a model is trained on is what it will score."""
-    whole = list(tables)  # files come in any order, windows want their frames in Kafka's
-    if not whole:
-        return np.zeros(0, FEATURE)
-    order = [("kafka_partition", "ascending"), ("kafka_offset", "ascending"), ("place", "ascending")]
-    table = pa.concat_tables(whole).sort_by(order)
     stream = Stream()
     parts = []
-    for frames, _, rows in groups_of(table):
-        if frames.dtype == frame_dtype():
-            partitions = table["kafka_partition"].take(pa.array(rows)).to_numpy()
-            parts.append(stream.process(of_frames(frames, partitions.astype(np.int32)))[0])
+    for table in tables:
+        in_order = table.sort_by([("kafka_partition", "ascending"), ("kafka_offset", "ascending"), ("place", "ascending")])
+        for frames, _, rows in groups_of(in_order):
+            if frames.dtype == frame_dtype():
+                partitions = in_order["kafka_partition"].take(pa.array(rows)).to_numpy()
+                parts.append(stream.process(of_frames(frames, partitions.astype(np.int32)))[0])
     return np.concatenate(parts) if parts else np.zeros(0, FEATURE)
 
 

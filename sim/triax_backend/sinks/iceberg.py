@@ -165,18 +165,22 @@ def append(
 
 
 def files(table: Table, since_us: int | None = None) -> Iterator[tuple[pa.Table, int]]:
-    """Rows of each data file and the commit time of the snapshot that added it (UTC microseconds; 0 if that has expired)."""
+    """Rows of each data file and the commit time of the snapshot that added it (UTC microseconds; 0 if that has expired).
+
+    Files come in the order of their commits: those of a partition in Kafka's order, as long as nobody else compacts the table.
+    """
     committed = {s.snapshot_id: s.timestamp_ms * 1000 for s in table.metadata.snapshots}
-    added: dict[str, int] = {}
+    added: dict[str, tuple[int, int]] = {}  # path: number of the commit, its time
     snapshot = table.current_snapshot()
     for manifest in snapshot.manifests(table.io) if snapshot else ():
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
-            added[entry.data_file.file_path] = committed.get(entry.snapshot_id or 0, 0)
+            added[entry.data_file.file_path] = entry.sequence_number or 0, committed.get(entry.snapshot_id or 0, 0)
     chosen = _since(since_us) if since_us is not None else AlwaysTrue()
     scan = table.scan(row_filter=chosen)
     reader = ArrowScan(table.metadata, table.io, scan.projection(), chosen)
-    for task in scan.plan_files():
-        yield reader.to_table([task]), added.get(task.file.file_path, 0)
+    tasks = {task.file.file_path: task for task in scan.plan_files()}
+    for path in sorted(tasks, key=lambda path: (added[path][0], path)):
+        yield reader.to_table([tasks[path]]), added[path][1]
 
 
 def _since(us: int) -> BooleanExpression:
