@@ -55,8 +55,8 @@ def kafka(settings: Settings, start: Mapping[int, int] | None = None, since_us: 
 
 
 def kafka_records(found: list[Record]) -> Iterator[Array]:
-    """As `kafka`, of records at hand."""
-    received = np.array([r.received_us for r in found], np.int64)
+    """As `kafka`, of records at hand. Kafka cuts times to milliseconds: `at_us` is the end of the record's, when it was there."""
+    received = np.array([r.received_us + 999 for r in found], np.int64)
     offsets = np.array([r.offset for r in found], np.int64)
     for group in unpack(found).groups:
         yield _hop(group.frames, _proved(group), received[group.record], (offsets[group.record] << 20) + group.place)

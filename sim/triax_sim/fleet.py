@@ -43,7 +43,8 @@ Array = np.ndarray[Any, Any]
 _BLOCK_US = 20_000  # built at once: numpy's cost a call is spread over some hundred frames
 _CATCH_UP_US = 200_000  # 20,000 frames of 10,000 devices: 6 MB
 _CHUNK = 64  # frames between two looks at the clock: a recorded write is at most that many writes late
-_CHORES_US = 100_000  # connections to open, silent peers, full spools
+_CHORES_US = 100_000  # silent peers, full spools
+_OPEN_US = 10_000  # between connections that are opened, as many as the plan's rate gives: TLS takes more than 2 ms for each
 _PUBACK_US = 10_000_000  # design.md 3.4: no PUBACK within 10 s: reconnect and resend
 _NOBODY_US = 6_000_000  # not one device connected in so long: nobody is there
 _SETTLE_S = 0.004
@@ -79,7 +80,7 @@ class Fleet:
         self.links.dropped = self.listener.forget
         self.commands = Commands() if plan.wait else None
         self._shortest_us = int(people.period_us.min())
-        self._drained_at = self._chores_at = 0
+        self._drained_at = self._chores_at = self._opened_at = 0
         self._watched = -1
         self.stop = False
 
@@ -293,12 +294,16 @@ class Fleet:
     # -- housekeeping
 
     def _chores(self, now: int) -> None:
+        if now - self._opened_at >= _OPEN_US:
+            most = int(min(now - self._opened_at, _CHORES_US) * self.plan.connect_hz / 1e6)
+            if most:
+                self.links.due(now, most)
+                self._opened_at = now
         if now - self._chores_at < _CHORES_US:
             return
         self._chores_at = now
         self.meter.done(*self.flight.flush())
         self._obey()
-        self.links.due(now, max(1, int(self.plan.connect_hz / 10)))
         self.links.stale(now)
         self.flight.overflow()
         self.listener.chores(now)

@@ -88,8 +88,6 @@ class Links:
             self.refused += 1
             self._again(device, now)
             return
-        if self._context is not None:
-            link = self._context(device).wrap_socket(link, do_handshake_on_connect=False, server_hostname=target.host)
         self._sockets[device] = link
         number = link.fileno()
         self.fd[device] = number
@@ -207,6 +205,8 @@ class Links:
                 self._flush(device, now)
             return bool(mask & ~select.EPOLLOUT) and self._sockets[device] is not None
         if state == CONNECTING and self._context is not None:
+            if not self._secure(device, now):
+                return False
             state = HANDSHAKE
             self.state[device] = HANDSHAKE
         if state == HANDSHAKE and not self._shake(device, now):
@@ -221,6 +221,20 @@ class Links:
         if mask & select.EPOLLIN and self._sockets[device] is not None:
             self._greet(device, now)
         return False
+
+    def _secure(self, device: int, now: int) -> bool:
+        """TLS on a connection that stands: `ssl` does not take one that is only being made."""
+        link = self._sockets[device]
+        try:
+            self._sockets[device] = self._context(device).wrap_socket(  # type: ignore[misc]
+                link,  # type: ignore[arg-type]
+                do_handshake_on_connect=False,
+                server_hostname=self.target.host,
+            )
+        except OSError:
+            self.close(device, now)
+            return False
+        return True
 
     def _shake(self, device: int, now: int) -> bool:
         link = self._sockets[device]

@@ -5,6 +5,8 @@ import datetime
 import socket
 import ssl
 import struct
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from triax_backend import mqtt_wire as wire
 from triax_backend.ingest import Identity, IdentityError, proxy
-from triax_backend.ingest.identity import names_of
+from triax_backend.ingest.identity import TlsLink, names_of
 from triax_backend.servers.haproxy import HAProxy
 from triax_proto import names
 
@@ -115,6 +117,37 @@ def test_a_client_without_a_certificate_of_the_ca_does_not_get_in(tmp_path, auth
             pass
     with WireClient(tls_port) as plain:
         assert plain.connack is None or plain.connack.kind != wire.CONNACK
+
+
+def test_all_that_has_come_is_read_at_once(authority):
+    """A client writes a TLS record for each message, and a front that read one a round would take one message a round."""
+    server = Identity("tls", *authority.sign("front", "front"), authority.file).context()
+    client = ssl.create_default_context(cafile=authority.file)
+    client.load_cert_chain(*authority.sign(f"{OWN:016x}"))
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    link = TlsLink(server.wrap_socket(ours, server_side=True, do_handshake_on_connect=False))
+
+    def talk():
+        with client.wrap_socket(theirs, server_hostname="front") as tls:
+            for number in range(100):
+                tls.sendall(b"%03d" % number)
+            sent.set()
+            done.wait(10)
+
+    sent, done = threading.Event(), threading.Event()
+    talker = threading.Thread(target=talk)
+    talker.start()
+    while link.handshake() is None:
+        time.sleep(0.001)
+    assert sent.wait(10)
+    assert link.recv(1 << 16) == b"".join(b"%03d" % number for number in range(100))
+    with pytest.raises(BlockingIOError):
+        link.recv(1 << 16)
+    done.set()
+    talker.join(10)
+    assert link.recv(1 << 16) == b"", "closed"
+    link.close()
 
 
 def header(name, family=0x11, command=0x21, verified=0):

@@ -1,12 +1,15 @@
 """The generator against a broker that behaves badly: nothing moves the schedule, everything is in the ledger."""
 
 import json
+import socket
 import threading
 
 import numpy as np
 import pytest
 from triax_proto.frame import checksums_ok, decode, parse
 from triax_sim import ledger as ledgers
+from triax_sim.bulk import device_ids
+from triax_sim.certificates import Authority
 from triax_sim.fleet import Fleet
 from triax_sim.histogram import Histogram
 from triax_sim.plan import BadPlan, Cohort, LifeEvent, Plan, Target
@@ -22,6 +25,18 @@ def run(plan, broker):
     result = Fleet(plan).run()
     broker.settled()
     return result, ledgers.read([plan.ledger])
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for_under_tls_too(tmp_path):
+    authority = Authority(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    target = Target(port=port, ca=str(authority.ca), certificates=str(authority.devices(device_ids(1, np.arange(2)).tolist())))
+    cohort = Cohort("bulk", 0, 2, backoff=False)
+    plan = Plan(target, (cohort,), str(tmp_path / "a.ledger"), str(tmp_path / "a.json"), duration_s=0.3, drain_s=0.1)
+    result = Fleet(plan).run()
+    assert result["connections"]["refused"] > 4
+    assert (result["sent"], result["connections"]["opened"]) == (0, 0)
 
 
 def frames_of(broker):

@@ -86,13 +86,14 @@ class TlsLink:
         return names_of(names), names[0]
 
     def recv(self, size: int) -> bytes:
-        """Everything decrypted up to about `size`, so that level-triggered polling never waits for bytes inside OpenSSL."""
+        """All that has come, up to about `size`: a record of each message, so one read a round would be one message a round."""
+        data = b""
         try:
-            data = self._link.recv(size)
-            while data and self._link.pending() and len(data) < size:
-                data += self._link.recv(_RECORD)
+            while len(data) < size and (more := self._link.recv(_RECORD)):
+                data += more
         except ssl.SSLWantReadError:
-            raise BlockingIOError from None
+            if not data:
+                raise BlockingIOError from None
         return data
 
     def send(self, data: bytes | bytearray) -> int:
