@@ -16,7 +16,7 @@ import psutil
 from confluent_kafka import Producer
 from triax_backend import pipeline
 from triax_backend.servers.ports import free_port
-from triax_backend.servers.process import cpu_s
+from triax_backend.servers.process import usage
 from triax_backend.stack import Stack
 from triax_proto import batch, frame, names
 
@@ -66,7 +66,7 @@ def measure(stack, sink, total):
             while time.monotonic() < end:
                 time.sleep(0.05)
                 account = pipeline.account(port)
-                now = (account.frames_out if account else 0, time.monotonic(), cpu_s(psutil.Process(process.pid)), cpu_s(server))
+                now = (account.frames_out if account else 0, time.monotonic(), usage(psutil.Process(process.pid))[0], usage(server)[0])
                 if now[0] and first is None:
                     first = now
                 if now[0] >= total:

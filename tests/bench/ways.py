@@ -27,7 +27,7 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from triax_backend import pipeline, topics
 from triax_backend.servers.ports import free_port
-from triax_backend.servers.process import cpu_s
+from triax_backend.servers.process import usage
 from triax_backend.stack import Stack
 from triax_backend.supervise import Supervisor
 from triax_sim.generators import Generator
@@ -166,7 +166,7 @@ def by_telegraf(stack: Stack, broker: Stack, options: Any, directory: Path, prog
         process = psutil.Process(child.pid)
         load(
             way, port, options, directory, "telegraf",
-            lambda: servers(stack, broker) | {"telegraf": cpu_s(process)},
+            lambda: servers(stack, broker) | {"telegraf": usage(process)[0]},
             lambda: stored(stack.settings, TOPIC),
         )  # fmt: skip
     finally:
