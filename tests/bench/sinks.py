@@ -66,7 +66,12 @@ def measure(stack, sink, total):
             while time.monotonic() < end:
                 time.sleep(0.05)
                 account = pipeline.account(port)
-                now = (account.frames_out if account else 0, time.monotonic(), usage(psutil.Process(process.pid))[0], usage(server)[0])
+                now = (
+                    account.frames_out if account else 0,
+                    time.monotonic(),
+                    usage(psutil.Process(process.pid))[0],
+                    usage(server)[0],
+                )
                 if now[0] and first is None:
                     first = now
                 if now[0] >= total:
