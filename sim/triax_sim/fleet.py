@@ -294,11 +294,10 @@ class Fleet:
     # -- housekeeping
 
     def _chores(self, now: int) -> None:
-        if now - self._opened_at >= _OPEN_US:
-            most = int(min(now - self._opened_at, _CHORES_US) * self.plan.connect_hz / 1e6)
-            if most:
-                self.links.due(now, most)
-                self._opened_at = now
+        passed_us = now - self._opened_at
+        if passed_us >= max(_OPEN_US, 1e6 / self.plan.connect_hz):
+            self._opened_at = now
+            self.links.due(now, max(1, int(min(passed_us, _CHORES_US) * self.plan.connect_hz / 1e6)))
         if now - self._chores_at < _CHORES_US:
             return
         self._chores_at = now

@@ -81,9 +81,13 @@ class System:
     # Kafka group of the stream that makes features and events; empty: there is none.
     stream_group: str = ""
 
-    def mqtt(self, url: str = "") -> tuple[str, int]:
-        """Host and port of the MQTT server, or of another one."""
-        parts = urlsplit(url or self.settings.mqtt)
+    def mqtt_url(self, reserved: bool = False) -> str:
+        """URL of the MQTT server, of that for reserved devices if there is one."""
+        return self.mqtt_plain if reserved and self.mqtt_plain else self.settings.mqtt
+
+    def mqtt(self, reserved: bool = False) -> tuple[str, int]:
+        """Its host and port."""
+        parts = urlsplit(self.mqtt_url(reserved))
         return parts.hostname or "127.0.0.1", parts.port or 1883
 
 

@@ -85,7 +85,7 @@ class Run:
 
     def _plan(self, name: str, cohorts: Sequence[Cohort], port: tuple[str, int], process: int, processes: int) -> Plan:
         scenario = self.scenario
-        url = urlsplit(self.system.mqtt_plain if name == "reserved" and self.system.mqtt_plain else self.system.settings.mqtt)
+        url = urlsplit(self.system.mqtt_url(cohorts[0].reserved))
         query = dict(parse_qsl(url.query))
         unix = self.system.mqtt_unix if port == self.system.mqtt() else ""
         target = Target(
@@ -129,7 +129,7 @@ class Run:
             self._generator("gold", f"gold-{shard}", gold, port, shard, shards)
         reserved = tuple(cohort for cohort in scenario.cohorts if cohort.reserved)
         if reserved and shard == 0:
-            self._generator("fleet", "reserved", reserved, self._start_tamper(self.system.mqtt(self.system.mqtt_plain)), 0, 1)
+            self._generator("fleet", "reserved", reserved, self._start_tamper(self.system.mqtt(reserved=True)), 0, 1)
 
     def _generator(self, module: str, name: str, cohorts: Sequence[Cohort], port: tuple[str, int], n: int, of: int) -> None:
         plan = self._plan(name, cohorts, port, n, of)

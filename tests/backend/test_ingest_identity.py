@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import os
 import socket
 import ssl
 import struct
@@ -147,6 +148,32 @@ def test_all_that_has_come_is_read_at_once(authority):
     done.set()
     talker.join(10)
     assert link.recv(1 << 16) == b"", "closed"
+    link.close()
+
+
+def test_what_came_before_a_connection_broke_is_not_lost(authority):
+    server = Identity("tls", *authority.sign("front", "front"), authority.file).context()
+    client = ssl.create_default_context(cafile=authority.file)
+    client.load_cert_chain(*authority.sign(f"{OWN:016x}"))
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    link = TlsLink(server.wrap_socket(ours, server_side=True, do_handshake_on_connect=False))
+
+    def talk():
+        tls = client.wrap_socket(theirs, server_hostname="front")
+        tls.sendall(b"the")
+        tls.sendall(b"last")
+        os.write(tls.fileno(), b"no record of TLS")
+        tls.close()
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    while link.handshake() is None:
+        time.sleep(0.001)
+    talker.join(10)
+    assert link.recv(1 << 16) == b"thelast"
+    with pytest.raises(ssl.SSLError):
+        link.recv(1 << 16)
     link.close()
 
 

@@ -39,6 +39,12 @@ def test_a_server_that_is_not_there_yet_is_waited_for_under_tls_too(tmp_path):
     assert (result["sent"], result["connections"]["opened"]) == (0, 0)
 
 
+def test_a_plan_of_few_connections_a_second_opens_them_all(broker, tmp_path):
+    event = LifeEvent("reconnect", 0.2)
+    plan = plan_for(broker, tmp_path, Cohort("bulk", 0, 2, backoff=False), duration_s=2.0, connect_hz=4.0, events=(event,))
+    assert run(plan, broker)[0]["connections"]["opened"] == 4
+
+
 def frames_of(broker):
     data = b"".join(payload for _, payload, _, _ in broker.frames)
     frames = decode(data)

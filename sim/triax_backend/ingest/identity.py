@@ -74,6 +74,7 @@ class TlsLink:
         self.fileno = link.fileno
         self.close = link.close
         self.ready = False
+        self._broken: OSError | None = None
 
     def handshake(self) -> tuple[frozenset[str], str] | None:
         """Go on with it: the client's devices and its own when it is done, None before. Raises OSError, IdentityError."""
@@ -86,7 +87,12 @@ class TlsLink:
         return names_of(names), names[0]
 
     def recv(self, size: int) -> bytes:
-        """All that has come, up to about `size`: a record of each message, so one read a round would be one message a round."""
+        """All that has come, up to about `size`: a record of each message, so one read a round would be one message a round.
+
+        What came before the connection broke is returned; the error comes with the next call.
+        """
+        if self._broken is not None:
+            raise self._broken
         data = b""
         try:
             while len(data) < size and (more := self._link.recv(_RECORD)):
@@ -94,6 +100,10 @@ class TlsLink:
         except ssl.SSLWantReadError:
             if not data:
                 raise BlockingIOError from None
+        except OSError as error:
+            if not data:
+                raise
+            self._broken = error  # OpenSSL tells it once
         return data
 
     def send(self, data: bytes | bytearray) -> int:
