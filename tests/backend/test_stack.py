@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 from triax_backend import topics
-from triax_backend.servers import NoDisk, NotInstalled, PortTaken, ServerFailed, StackError
+from triax_backend.servers import NoDisk, NotInstalled, PortTaken, ServerFailed, StackError, ports
 from triax_backend.servers.ports import free_port
 from triax_backend.servers.process import Server
 from triax_backend.settings import Settings
@@ -111,6 +111,14 @@ def test_an_occupied_port_is_named(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         with pytest.raises(PortTaken, match=rf"valkey: port {port} is taken; .ss -ltnp"):
             Stack(tmp_path, only=["redis"], ports={"redis": [port]}).start()
+
+
+def test_a_port_is_given_once_though_nothing_listens_there_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setattr(ports, "_FIRST", port)
+    monkeypatch.setattr(ports, "_LAST", port)
+    with pytest.raises(PortTaken):
+        free_port()
 
 
 def test_free_ports_lie_below_those_of_outgoing_connections() -> None:

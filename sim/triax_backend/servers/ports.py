@@ -2,6 +2,7 @@
 
 import random
 import socket
+import sys
 from pathlib import Path
 
 from triax_backend.servers.errors import PortTaken
@@ -31,12 +32,31 @@ def _is_free(port: int) -> bool:
     return True
 
 
+def _claim(port: int) -> bool:
+    """Have a port for as long as this process lives, whether its server has bound it yet or not; False if another process has it.
+
+    An address in Linux's abstract namespace is the mark: the kernel gives it to one process, and takes it back at its end.
+    """
+    if sys.platform != "linux":
+        return True
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as mark:
+        try:
+            mark.bind(f"\0triax-port-{port}")
+        except OSError:
+            return False
+        mark.detach()
+    return True
+
+
 def free_port(*also: int) -> int:
-    """A port P of 127.0.0.1 on which nothing listens, nor on P + each of `also`. Raises PortTaken."""
+    """A port P of 127.0.0.1 on which nothing listens, nor on P + each of `also`, and that no other process of ours was given.
+
+    Raises PortTaken.
+    """
     last = max(_last_port() - max(also, default=0), _FIRST)
     for _ in range(_TRIES):
         port = random.SystemRandom().randint(_FIRST, last)
-        if all(_is_free(port + offset) for offset in (0, *also)):
+        if all(_is_free(port + offset) and _claim(port + offset) for offset in (0, *also)):
             return port
     raise PortTaken(f"no free port between {_FIRST} and {last}; `ss -ltn` shows who listens")
 
