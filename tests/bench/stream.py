@@ -159,9 +159,10 @@ def flink(stack: Stack, directory: Path) -> tuple[float, float, Counter[str]]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, 9)
         process.wait(10)
-    if len(points) < 3:
+    if len(points) < 5:
         raise SystemExit(f"Flink did not get far: {(directory / 'flink.log').read_text()[-1500:]}")
-    first, last = points[1], points[-1]  # from the first checkpoint on: start-up is behind it
+    # Between checkpoints in full work: start-up is before the first, and the last waits for partitions that have nothing more.
+    first, last = points[1], points[-2]
     frames = (first[1] - last[1]) * per_record
     of_threads = Counter({name: (used - first[3][name]) / frames * 1e6 for name, used in last[3].items()})
     return frames / (last[0] - first[0]), (last[2] - first[2]) / frames * 1e6, of_threads
