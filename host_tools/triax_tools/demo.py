@@ -50,15 +50,19 @@ def measure(
     page: int | None,
     quiet: bool,
     stream: bool = True,
+    keep: bool = False,
 ) -> Report:
-    """Start the path, run the scenario, show it. Ends the command with code 1 where something cannot even begin."""
+    """Start the path, run the scenario, show it. Ends the command with code 1 where something cannot even begin.
+
+    `keep`: the data of the servers that were started for it.
+    """
     console = Console(stderr=True, quiet=quiet)
     show = Show(console, page)
     try:
         with show():
             show.text("starting the servers")
             certified = device_ids(scenario.seed, np.arange(scenario.devices)).tolist() if scenario.tls else ()
-            with path(directory, profile, scenario.way, external, stream, certified) as system:
+            with path(directory, profile, scenario.way, external, stream, certified, keep) as system:
                 report = run(scenario, system, directory, show.news, show.prepared)
                 show.done(report)
                 if page is not None:

@@ -59,6 +59,7 @@ def run(
     ] = None,
     port: Annotated[int | None, typer.Option(help="Serve the live page here; 0: any free port.")] = None,
     stream: Annotated[bool, typer.Option("--stream", help="Make features and events too.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="The data of the servers started here, too: gigabytes.")] = False,
     shard: Annotated[
         str | None, typer.Option(help="Only part i of n, such as 0/4, into servers that are there; `triax fleet merge` judges.")
     ] = None,
@@ -71,7 +72,7 @@ def run(
     if shard is not None:
         _shard(chosen, external, directory, shard, start)
         return
-    conclude(measure(chosen, directory, stack, external, port, json, stream or chosen.planting.each > 0), json)
+    conclude(measure(chosen, directory, stack, external, port, json, stream or chosen.planting.each > 0, keep), json)
 
 
 def _shard(scenario: Scenario, external: dict[str, str], directory: Path, shard: str, start: str | None) -> None:

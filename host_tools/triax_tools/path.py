@@ -29,12 +29,14 @@ def path(
     external: Mapping[str, str] | None = None,
     stream: bool = True,
     certified: Sequence[int] = (),
+    keep: bool = False,
 ) -> Iterator[System]:
-    """Servers in `directory`/stack and workers in `directory`/workers, until the block ends.
+    """Servers in `directory`/stack and workers in `directory`/workers, until the block ends; then their logs stay.
 
     "embedded" is the least that is whole. "local" is as in production: ingest fronts behind a balancer, PyFlink as the stream,
     servers that sync to disk. `external`: servers that are there already. `certified`: devices that get a certificate, which the
-    ingest fronts then ask for; one without TLS stands beside them. Raises StackError; then nothing runs.
+    ingest fronts then ask for; one without TLS stands beside them. `keep`: the servers' data stay too, gigabytes after a large
+    run. Raises StackError; then nothing runs.
     """
     given = dict(external or {})
     fronts: list[list[str]] = []
@@ -60,7 +62,10 @@ def path(
             if certified:
                 fronts.append(["--port", str(without := free_port())])
                 plain = f"mqtt://127.0.0.1:{without}"
-        stack = ended.enter_context(Stack(directory / "stack", profile, external=given))
+        stack = Stack(directory / "stack", profile, external=given)
+        if not keep:
+            ended.callback(_clean, stack, directory / "workers")
+        ended.enter_context(stack)
         pipeline = ended.enter_context(Pipeline(stack.settings, directory / "workers", way, fronts, engine))
         yield System(
             stack.settings,
@@ -82,6 +87,13 @@ def _identity(directory: Path, devices: Sequence[int]) -> tuple[list[str], str]:
     server, folder = str(authority.server()), authority.devices(devices)
     arguments = ["--identity", "tls", "--cert", server, "--key", server, "--ca", str(authority.ca)]
     return arguments, f"mqtts://127.0.0.1:{{port}}?{urlencode({'ca': authority.ca, 'certificates': folder})}"
+
+
+def _clean(stack: Stack, workers: Path) -> None:
+    stack.clean(logs=False)
+    for place in workers.iterdir() if workers.exists() else ():
+        if place.name != "logs":
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _metrics(pipeline: Pipeline, stage: str) -> str:

@@ -132,7 +132,10 @@ class Pipeline:
         """The mini-cluster has metrics of its own; its job goes on from the newest checkpoint after a restart."""
         packages = os.pathsep.join(str(Path(part).parent) for part in (triax_proto.__path__[0], Path(__file__).parent))
         environ = {"PYTHONPATH": packages, "PATH": os.pathsep.join([str(FLINK / "bin"), os.environ.get("PATH", "")])}
-        environ |= FLINK_JVM
+        # Jars, sockets and blobs of a mini-cluster that was killed stay: here, and not in /tmp, they are seen.
+        scratch = (self._directory / "flink").resolve()
+        scratch.mkdir(parents=True, exist_ok=True)
+        environ |= {"TMPDIR": str(scratch), "JVM_ARGS": f"{FLINK_JVM['JVM_ARGS']} -Djava.io.tmpdir={scratch}"}
         arguments = ["--checkpoints", str(self._directory / "checkpoints"), "--restore", "newest"]
         self.supervisor.run("stream.flink_job", *arguments, python=FLINK / "bin/python", env=environ)
 

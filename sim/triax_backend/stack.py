@@ -197,13 +197,14 @@ class Stack:
             self._guard = None
         (self.directory / _STATE).unlink(missing_ok=True)
 
-    def clean(self) -> None:
+    def clean(self, logs: bool = True) -> None:
         """Remove data and logs of a stopped stack."""
         if any(server.alive for server in self._servers.values()):
             raise StackError(f"the stack in {self.directory} runs; stop it first")
         for server in self._servers.values():
             shutil.rmtree(server.data, ignore_errors=True)
-        shutil.rmtree(self.directory / "logs", ignore_errors=True)
+        if logs:
+            shutil.rmtree(self.directory / "logs", ignore_errors=True)
 
     def __enter__(self) -> "Stack":
         return self.start()

@@ -175,10 +175,7 @@ class Run:
             arrange(self.timeline, self.scenario.faults, self._relay, self.system.hands)
         ramp_s = self.scenario.devices / self.scenario.connect_hz
         for generator in self.generators:
-            while True:
-                line = generator.wait_for("ready", _READY_S + ramp_s)
-                break
-            self._check_ready(generator, line)
+            self._check_ready(generator, generator.wait_for("ready", _READY_S + ramp_s))
         start = self.start_at_us or time.time_ns() // 1000 + _TELL_US
         self._start_us = self._reel.start_us = start
         for generator in self.generators:

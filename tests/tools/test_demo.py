@@ -72,6 +72,7 @@ def test_from_nothing_to_a_verdict_with_a_browser_looking(tmp_path):
     assert report["verdict"] == shown
     assert demo.returncode == {"PASS": 0, "FAIL": 1, "INVALID": 2}[shown]
     no_loss(report)
+    assert [path.name for path in (tmp_path / "home/demo/stack").iterdir()] == ["logs"]  # the servers' data do not stay
 
 
 def heard(driver):
