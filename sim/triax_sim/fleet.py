@@ -146,7 +146,7 @@ class Fleet:
         while not self.stop:
             now = self.clock()
             self.meter.longest_pause_us = max(self.meter.longest_pause_us, now - woke)
-            upto = int(np.searchsorted(block.due_us, now, "right"))
+            upto = int(block.due_us.searchsorted(now, "right"))
             if upto > at:
                 self._dispatch(block.between(at, upto))
                 at = upto

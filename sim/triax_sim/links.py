@@ -68,7 +68,8 @@ class Links:
 
     def due(self, now: int, most: int) -> int:
         """Open up to `most` connections whose time has come; returns how many."""
-        waiting = np.flatnonzero((self.state == WAIT) & (self.retry_at <= now))
+        waiting = np.flatnonzero(self.state == WAIT)
+        waiting = waiting[self.retry_at[waiting] <= now]
         if len(waiting) > most:
             waiting = waiting[np.argsort(self.retry_at[waiting], kind="stable")[:most]]
         for device in waiting.tolist():
@@ -132,8 +133,8 @@ class Links:
 
     def stale(self, now: int) -> None:
         """Give up connections that have been opening for too long."""
-        opening = (self.state >= CONNECTING) & (self.state < UP) & (now - self._since > _GREETING_US)
-        for device in np.flatnonzero(opening).tolist():
+        opening = np.flatnonzero((self.state >= CONNECTING) & (self.state < UP))
+        for device in opening[now - self._since[opening] > _GREETING_US].tolist():
             self.close(device, now)
 
     # -- writing

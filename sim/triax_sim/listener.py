@@ -12,6 +12,8 @@ __all__ = ["Listener"]
 
 Array = np.ndarray[Any, Any]
 
+_PUBACK = PUBACK << 8 | 2  # its first two bytes
+_NONE = np.empty(0, ">u4")
 _PUBACK_US = 10_000_000  # design.md 3.4: no PUBACK within 10 s: reconnect and resend
 
 
@@ -35,20 +37,16 @@ class Listener:
             return
         data = b"".join(said)
         who = np.array(devices)
-        if len(data) != 4 * len(devices):  # not one PUBACK each; several, perhaps
+        once = len(data) == 4 * len(devices)  # one PUBACK each, if it is one
+        if not once:
             sizes = np.fromiter(map(len, said), np.int64, len(said))
             who = np.repeat(who, sizes // 4) if not (sizes & 3).any() else who[:0]
-        if self._heard or not len(who) or not self._all_acks(data):
+        acks = np.frombuffer(data, ">u4") if len(who) and not self._heard else _NONE
+        if not len(acks) or (acks >> 16 != _PUBACK).any():
             owners, data = self._sort(devices, said, now)
-            who = np.array(owners, np.int64)
-        acks = np.frombuffer(data, np.uint8).reshape(-1, 4)
+            who, acks, once = np.array(owners, np.int64), np.frombuffer(data, ">u4"), False
         if len(acks):
-            self._flight.acks(who, acks[:, 2].astype(np.int64) << 8 | acks[:, 3], now)
-
-    @staticmethod
-    def _all_acks(data: bytes) -> bool:
-        rows = np.frombuffer(data, np.uint8).reshape(-1, 4)
-        return bool(((rows[:, 0] == PUBACK) & (rows[:, 1] == 2)).all())
+            self._flight.acks(who, (acks & 0xFFFF).astype(np.int64), now, once)
 
     def _sort(self, devices: list[int], said: list[bytes], now: int) -> tuple[list[int], bytes]:
         """PUBACKs out of mixed replies, one device for each; other packets are dealt with."""

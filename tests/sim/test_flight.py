@@ -57,7 +57,8 @@ def test_each_frame_is_recorded_once(seed):
             ]
         ]
         if told:
-            flight.acks(*np.array(told).T, now)
+            who, packet_id = np.array(told).T
+            flight.acks(who, packet_id, now, once=len(set(who.tolist())) == len(who))
 
     def reconnect(device):
         wire[device].clear()
@@ -92,3 +93,32 @@ def test_each_frame_is_recorded_once(seed):
     assert sorted(ledger.rows) == made
     assert len(made) > 200
     assert flight.stray == 0
+
+
+def test_one_frame_that_is_never_acked_stops_its_device_and_is_not_forgotten():
+    """MQTT servers answer in order; one that leaves a PUBLISH out must not make us forget it when the window has gone round."""
+    ledger = Ledger()
+    flight = Flight(people(), ledger)
+    ready = np.ones(DEVICES, bool)
+
+    def turn(now, answered):
+        flight.due += 1
+        while (who := flight.waiting(LIVE, ready)).size:
+            number = flight.send[LIVE, who]
+            flight.sent(LIVE, who, number, number.astype(np.uint32), np.full(len(who), now))
+            told = answered(who, number)
+            flight.acks(who[told], packet_ids(LIVE, number[told]), now, once=True)
+
+    for now in range(1, 301):
+        turn(now, lambda who, number: (who != 1) | (number != 5))
+    assert flight.send[LIVE].tolist() == [300, 5 + 2 * WINDOW, 300]
+    assert flight.stuck(10_000, 9_000).tolist() == [1]
+    flight.connected(1)
+    for lane in (BACK, LIVE) * 300:
+        who = flight.waiting(lane, ready)
+        number = flight.send[lane, who]
+        flight.sent(lane, who, number, number.astype(np.uint32), np.full(len(who), 400))
+        flight.acks(who, packet_ids(lane, number), 400, once=True)
+    flight.flush()
+    assert sorted(ledger.rows) == [(device, number, True, True) for device in range(DEVICES) for number in range(300)]
+    assert flight.resent == [(1, 5)]

@@ -30,7 +30,7 @@ class FakeFlight:
         self.told = []
         self.late = np.empty(0, np.int64)
 
-    def acks(self, who, packet_id, now):
+    def acks(self, who, packet_id, now, once):
         self.told += list(zip(who.tolist(), packet_id.tolist(), strict=True))
 
     def stuck(self, now, timeout_us):
