@@ -67,6 +67,7 @@ def _read_kafka(system: System, emitted: Emitted, made: Generated, reserved: Arr
             last = now
         if not (wanted & (hop.seen == 0) & ~reserved).any() and now - last > 1.0:
             return hop
+        hop.growing = now - began > limit_s and now - last < 1.0
         if now - last > quiet_s or now - began > limit_s:
             return hop
         time.sleep(0.3)

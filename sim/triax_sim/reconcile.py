@@ -120,6 +120,7 @@ class Hop:
         self.rows = 0
         self.repeated = 0
         self.last_us = 0
+        self.growing = False  # its reader had to stop while more came
         self._measure_from_us = measure_from_us
         self._ordered = ordered
         self._repeats: list[Array] = []
@@ -246,6 +247,8 @@ class Hop:
             "foreign": self.foreign,
             "latency_us": self.latency.summary(),
         }
+        if self.growing:
+            out["growing"] = True
         named = {name: self.emitted.names(getattr(self, name)) for name in ("repeats", "altered", "unproved", "inverted")}
         named["unknown"] = self._unknown
         named["missing"] = self.emitted.names(missing)

@@ -45,7 +45,7 @@ def test_all_well_is_a_pass():
     ("evidence", "words"),
     [
         (replace(GOOD, lateness_p99_us=20_001), "lateness p99 is 20.0 ms, wanted at most 20.0 ms: the generator was late"),
-        (replace(GOOD, worst_second_share=0.99), "worst second"),
+        (replace(GOOD, worst_second_share=0.99, lateness_p99_us=20_001), "worst second"),
         (replace(GOOD, unsent=1), "unsent"),
         (replace(GOOD, steal_percent=2.1), "steal time is 2.1 %"),
         (replace(GOOD, clock_step_us=30_000), "clock step"),
@@ -69,6 +69,11 @@ def test_a_bad_generator_clock_or_checker_is_invalid_even_if_the_path_failed(evi
     [
         (with_hop(unexplained_missing=1), "postgres: missing is 1 frames, wanted at most 0 frames"),
         (with_hop(unexplained_repeated=1), "postgres: repeated"),
+        (replace(GOOD, worst_second_share=0.99), "worst second sent within 1 s is 0.99, wanted at least 0.999: windows or sockets"),
+        (
+            with_hop(unexplained_missing=7, growing=True),
+            "postgres: missing is 7 frames, wanted at most 0 frames: frames still came",
+        ),
         (with_hop(behind=7), "postgres: behind is 7 records, wanted at most 0 records: its sink had not come"),
         (with_hop(altered=1), "postgres: altered"),
         (with_hop(unproved=1), "postgres: unproved"),
