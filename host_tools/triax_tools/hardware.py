@@ -3,12 +3,15 @@
 import importlib
 import tomllib
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
+
+from triax_backend.shipped import shipped
+
+import triax_tools
 
 __all__ = ["Budget", "Unknown", "board", "boards", "budget", "part_class", "part_pins", "parts"]
 
-FOLDER = Path(__file__).parents[2] / "hardware"
+FOLDER = shipped(triax_tools.__file__, "../hardware")
 FRAME_BYTES = 273
 # Fixed header, topic of 31 characters with its length, packet number; then TCP/IP and its acknowledgement.
 PUBLISH_BYTES = 38
@@ -40,7 +43,7 @@ def board(name: str) -> dict[str, Any]:
     """A board's data. Raises Unknown."""
     path = FOLDER / "boards" / f"{name}.toml"
     if name not in boards():
-        raise Unknown(f"no board {name!r}; there are {', '.join(boards()) or f'none: {FOLDER} is missing, run from a checkout'}")
+        raise Unknown(f"no board {name!r}; there are {', '.join(boards()) or f'none: {FOLDER} is missing'}")
     return tomllib.loads(path.read_text())
 
 

@@ -15,13 +15,17 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from triax_backend.shipped import shipped
+
+import triax_sim
 from triax_sim.faults import FAULTS, Fault
 from triax_sim.motions import check
 from triax_sim.plan import EVENTS, BadPlan, Cohort, LifeEvent, check_cohort
 from triax_sim.planted import KINDS, Planted, plant
 
-__all__ = ["Gates", "Planting", "Scenario", "Tampering", "load", "parse"]
+__all__ = ["SCENARIOS", "Gates", "Planting", "Scenario", "Tampering", "load", "parse"]
 
+SCENARIOS = shipped(triax_sim.__file__, "scenarios")
 TARGETS = ("mqtt", "kafka", "postgres", "s3", "redis", "bridge", "ingest", "timescale", "lake", "redis-sink", "stream")
 RESERVED = "reserved"
 
@@ -292,10 +296,10 @@ def load(path: str | Path) -> Scenario:
     """The scenario of a file, or of a name like "smoke" among those that come with triax. Raises BadPlan."""
     path = Path(path)
     if not path.suffix and not path.exists():
-        path = Path(__file__).parents[1] / "scenarios" / f"{path.name}.toml"
+        path = SCENARIOS / f"{path.name}.toml"
     try:
         text = path.read_text()
     except OSError as error:
-        known = sorted(p.stem for p in (Path(__file__).parents[1] / "scenarios").glob("*.toml"))
+        known = sorted(p.stem for p in SCENARIOS.glob("*.toml"))
         raise BadPlan(f"{path}: {error.strerror}; scenarios that come with triax: {', '.join(known)}") from None
     return parse(text, path.stem)

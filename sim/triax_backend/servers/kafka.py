@@ -10,12 +10,14 @@ import zlib
 from functools import cache
 from pathlib import Path
 
+import triax_backend
 from triax_backend.servers.errors import NotInstalled, ServerFailed
 from triax_backend.servers.process import Server
+from triax_backend.shipped import shipped
 
 __all__ = ["Kafka", "jars"]
 
-_DEPLOY = Path(__file__).parents[2] / "deploy" / "kafka"
+_DEPLOY = shipped(triax_backend.__file__, "deploy/kafka")
 _JAVA = 17  # Kafka 4's server is Java 17 bytecode
 _CONTROLLER = 1  # port of the KRaft controller, relative to the broker's
 _CLUSTER = "triaxtriaxtriaxtriaxQQ"  # 16 bytes in base64; the data directory tells clusters apart

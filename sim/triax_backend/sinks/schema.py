@@ -5,16 +5,17 @@ python -m triax_backend.sinks.schema          applies what is missing to TRIAX_P
 
 import argparse
 import hashlib
-import os
 from pathlib import Path
 
 import psycopg
 
+import triax_backend
 from triax_backend.settings import Settings
+from triax_backend.shipped import shipped
 
 __all__ = ["MIGRATIONS", "SchemaChanged", "migrate"]
 
-MIGRATIONS = Path(os.environ.get("TRIAX_MIGRATIONS") or Path(__file__).parents[2] / "deploy" / "migrations")
+MIGRATIONS = shipped(triax_backend.__file__, "deploy/migrations")
 _LOCK = 0x7472696178  # "triax": one migrator at a time
 
 
@@ -29,7 +30,7 @@ def migrate(connection: psycopg.Connection, folder: Path = MIGRATIONS) -> list[s
     """
     files = sorted(folder.glob("*.sql"))
     if not files:
-        raise FileNotFoundError(f"no migrations in {folder}; set TRIAX_MIGRATIONS to the folder sim/deploy/migrations")
+        raise FileNotFoundError(f"no migrations in {folder}")
     applied: list[str] = []
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
