@@ -179,6 +179,7 @@ def opponents(load):
     locust = found("LOCUST", "locust")
     users = ["--headless", "--only-summary", "-u", str(load.clients), "-r", str(load.clients // 5)]
     told = {"TRIAX_LOAD": load.json()}
+    yield "system calls alone", [sys.executable, str(HERE / "opponents" / "bare.py"), load.json()], {}
     yield "locust", locust and [locust, "-f", str(HERE / "opponents" / "locust_mqtt.py"), *users], told
 
 
