@@ -68,7 +68,11 @@ class Slots:
         return self.folder()
 
     def switch(self, manifest: bytes) -> None:
-        """Try the other slot from the next start on. Raises ValueError if it is not, byte for byte, what the manifest says."""
+        """Try the other slot from the next start on. Raises ValueError if it is not, byte for byte, what the manifest says, and
+        while a trial lasts: the other slot is then the way back.
+        """
+        if self.trial:
+            raise ValueError("%s is on trial" % self.folder())
         other = self._root + "/" + NAMES[1 - self.active]
         text = _read(other + "/manifest.json")
         if manifest_hash(text) != manifest:

@@ -31,7 +31,7 @@ def _write_secret(path: Path, data: bytes) -> None:
 
 
 class Authority:
-    """The authority in a folder: `ca.pem`, `ca.key`. Made at first use.
+    """The authority in a folder: `ca.pem`, `ca.key`. Made at first use; ValueError where only its certificate is there.
 
     P-256 keys: a handshake with them takes an ESP32 a second, with RSA-2048 four.
     """
@@ -47,6 +47,8 @@ class Authority:
             self._key = key
             self.certificate = x509.load_pem_x509_certificate(self.certificate_path.read_bytes())
             return
+        if self.certificate_path.exists():
+            raise ValueError(f"{key_path} is not there: bring it back for as long as certificates are issued")
         self._key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name} authority")])
         self.certificate = (

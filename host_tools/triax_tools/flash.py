@@ -52,9 +52,11 @@ def _flash_board(node: Path, port: str, unix: Path | None, source: bool) -> dict
         staged = Path(temporary)
         digest = stage_board(staged, node, not source, str(unix.resolve()) if unix else "")
         if unix is not None:
+            shutil.rmtree(unix / "a", ignore_errors=True)
             shutil.copytree(staged, unix, dirs_exist_ok=True)
             return {"manifest": digest.hex(), "next": f"micropython {unix}/main.py"}
         board = Mpremote(port)
+        board.remove("/a")
         board.copy(staged)
         board.reset()
     return {"manifest": digest.hex(), "next": "triax frames tail"}

@@ -6,6 +6,19 @@ from pathlib import Path
 
 __all__ = ["Mpremote"]
 
+_REMOVE = """
+import os
+def remove(path):
+    for name, kind, *_ in os.ilistdir(path):
+        (remove if kind & 0x4000 else os.remove)(path + '/' + name)
+    os.rmdir(path)
+try:
+    os.stat({path!r})
+except OSError:
+    pass
+else:
+    remove({path!r})
+"""
 # A program of 40 files at 115,200 baud takes half a minute; a board that hangs takes for ever.
 _COPY_S = 300
 
@@ -19,6 +32,10 @@ class Mpremote:
     def copy(self, folder: Path) -> None:
         """Everything in the folder to the board's root."""
         self._run(["fs", "cp", "-r", *[str(path) for path in sorted(folder.iterdir())], ":/"])
+
+    def remove(self, folder: str) -> None:
+        """A folder there with all that it holds: what an earlier program left would be found before this one's. May be absent."""
+        self.execute(_REMOVE.format(path=folder))
 
     def execute(self, code: str) -> str:
         """Run a line there; returns what it printed."""

@@ -5,10 +5,14 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import triax
+from triax import boot
+from triax.ports.disk import Store
+from triax.update import Slots
 
 from triax_tools import hardware
 
@@ -88,8 +92,10 @@ def stage_board(folder: Path, node: Path, compiled: bool, root: str = "") -> byt
     places: dict[str, Any] = {"data": root + "/data", "root": root, "settings": root + "/data/node.json"}
     (folder / "main.py").write_text(_MAIN.format(imports=imports, port=data["port"], restart=restart, **places))
     (folder / "data").mkdir()
-    for path in [*node.glob("*.der"), *(node / "store").iterdir()]:
+    for path in node.glob("*.der"):
         shutil.copy(path, folder / "data" / path.name)
+    _seed(folder / "data", node, Path(root) / "data" if root else None)
+    Slots(Store(str(folder / "data"))).confirm()  # /a runs, whatever ran before
     settings["node"]["folder"] = root + settings["node"]["folder"]
     settings["tls"] = {name: root + path for name, path in settings["tls"].items()}
     (folder / "data" / "node.json").write_text(json.dumps(settings))
@@ -107,9 +113,16 @@ def stage_linux(folder: Path, node: Path) -> None:
         target = etc / path.name
         shutil.copy(path, target)
         target.chmod(0o600)
-    for path in (node / "store").iterdir():
-        shutil.copy(path, store / path.name)
+    _seed(store, node, store)
     unit.write_text(_UNIT.format(python=sys.executable))
+
+
+def _seed(folder: Path, node: Path, there: Path | None) -> None:
+    """Write a boot counter larger than any that the node can have used: than clock, first seed, and what is `there`."""
+    known = [place / name for place in (node / "store", there) if place for name in boot.SLOTS]
+    used = max((boot.read(path.read_bytes()) for path in known if path.exists()), default=-1)
+    for name in boot.SLOTS:
+        (folder / name).write_bytes(boot.slot(max(int(time.time()), used + 1)))
 
 
 def compile_module(name: str, target: Path, arch: str) -> None:

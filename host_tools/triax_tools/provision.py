@@ -92,15 +92,19 @@ class Site:
         for sensor in sensors:
             if sensor["device"] in taken:
                 raise ValueError(f"{sensor['device']} is provisioned already")
+            taken.add(sensor["device"])
+        on_linux = hardware.board(board)["port"] == "linux"
+        tables = [_sensor(sensor, board, index) for index, sensor in enumerate(sensors)]
+        if not (self.folder / "authority" / "ca.pem").exists():
+            raise ValueError(f"{self.folder / 'authority'} holds no ca.pem: a new authority would know none of the site's nodes")
         authority = Authority(self.folder / "authority")
         certificate, key = authority.issue_client(user)
         password = secrets.token_urlsafe(18)
         self.set_password(user, password)
         folder = self.folder / "nodes" / user
-        (folder / "store").mkdir(parents=True)
+        (folder / "store").mkdir(parents=True, exist_ok=True)
         for name in boot.SLOTS:
             (folder / "store" / name).write_bytes(boot.slot(now_s))
-        on_linux = hardware.board(board)["port"] == "linux"
         files = {"ca": authority.certificate_path, "certificate": certificate, "key": key}
         for name, source in files.items():
             target = folder / f"{name}.{'pem' if on_linux else 'der'}"
@@ -121,7 +125,7 @@ class Site:
         if not on_linux:
             settings["time"] = {"servers": [data["hosts"][0], "pool.ntp.org"]}
             settings["wifi"] = dict(zip(("ssid", "password"), wifi or ("", ""), strict=True))
-        settings["sensor"] = [_sensor(sensor, board, index) for index, sensor in enumerate(sensors)]
+        settings["sensor"] = tables
         name = "node.toml" if on_linux else "node.json"
         text = _toml(settings) if on_linux else json.dumps(settings, indent=1)
         (folder / name).write_text(text)
@@ -196,6 +200,8 @@ def _sensor(sensor: dict[str, Any], board_name: str, index: int) -> dict[str, An
         if board["port"] != "linux":
             pins |= {name: board["spi"][name] for name in ("sck", "mosi", "miso")}
         return result | pins | {"ready": board["spi"]["ready"][index]}
+    if index >= len(part.I2C_ADDRESSES):
+        raise ValueError(f"{sensor['part']} has {len(part.I2C_ADDRESSES)} addresses on a bus")
     pins = {"bus": board["i2c"]["bus"], "address": part.I2C_ADDRESSES[index]}
     if board["port"] != "linux":
         pins |= {name: board["i2c"][name] for name in ("scl", "sda")}

@@ -19,7 +19,9 @@ from triax_tools.program import stage_program
 __all__ = ["update"]
 
 _SWITCH = "import flash, slots; slots.Slots(flash.Store('/data')).switch(bytes.fromhex('{digest}')); print('switched')"
-_ACTIVE = "import flash, slots; print('active', slots.Slots(flash.Store('/data')).active)"
+_ACTIVE = "import flash, slots; s = slots.Slots(flash.Store('/data')); print('active', s.active, int(s.trial))"
+# The other slot holds the way back: the last program that is known to work.
+_ON_TRIAL = "the node's program is on trial: wait until it is confirmed (20 acknowledged messages) or left"
 
 
 def update(
@@ -49,6 +51,8 @@ def update(
 
 def _update_folder(root: Path, mpy: str, switch: bool) -> dict[str, str]:
     slots = Slots(Store(str(root / "data")), str(root))
+    if slots.trial:
+        raise ValueError(_ON_TRIAL)
     slot = NAMES[1 - slots.active]
     shutil.rmtree(root / slot, ignore_errors=True)
     digest = stage_program(root / slot, mpy)
@@ -60,11 +64,14 @@ def _update_folder(root: Path, mpy: str, switch: bool) -> dict[str, str]:
 def _update_board(port: str, mpy: str, switch: bool) -> dict[str, str]:
     board = Mpremote(port)
     answer = board.execute(_ACTIVE).split()
-    if len(answer) != 2 or answer[0] != "active" or answer[1] not in ("0", "1"):
+    if len(answer) != 3 or answer[0] != "active" or not {*answer[1:]} <= {"0", "1"}:
         raise RuntimeError(f"the board has no slots ({' '.join(answer)}): triax flash it first")
+    if answer[2] == "1":
+        raise ValueError(_ON_TRIAL)
     slot = NAMES[1 - int(answer[1])]
     with tempfile.TemporaryDirectory() as temporary:
         digest = stage_program(Path(temporary) / slot, mpy)
+        board.remove("/" + slot)
         board.copy(Path(temporary))
     if switch:
         if "switched" not in board.execute(_SWITCH.format(digest=digest.hex())):

@@ -16,6 +16,8 @@ import paho.mqtt.client as paho
 import pytest
 from triax import boot
 from triax.main import build, load
+from triax.ports.disk import Store
+from triax.update import Slots
 from triax_proto.v1.device_pb2 import Config, ConfigAck, DeviceInfo
 from triax_proto.v1.frame_pb2 import Frame
 from triax_tools import flash as flash_module
@@ -78,6 +80,8 @@ def test_the_words_of_the_command(tmp_path):
         (["--board", "esp32", "--part", "iis3dwb", "--device", "12"], "16 lower-case hex digits"),
         (["--board", "esp32", "--part", "iis3dwb", "--mac", "12"], "no MAC address"),
         (["--board", "esp32", *(["--part", "iis3dwb"] * 3)], "chip selects"),
+        (["--board", "esp32", *(["--part", "mpu6050"] * 3)], "mpu6050 has 2 addresses"),
+        (["--board", "esp32", *(["--part", "iis3dwb", "--device", DEVICE] * 2)], "provisioned already"),
     ],
 )
 def test_what_cannot_be_provisioned(site, arguments, what):
@@ -85,6 +89,23 @@ def test_what_cannot_be_provisioned(site, arguments, what):
     assert told.exit_code == 1
     assert what in told.stderr
     assert "Traceback" not in told.output
+    assert not (site.folder / "nodes").exists(), "nothing was issued"
+    assert (site.folder / "broker/users").read_text().count(":$7$") == 1, "the backend's"
+
+
+@pytest.mark.parametrize("gone", [["ca.key"], ["ca.key", "ca.pem"]])
+def test_an_authority_that_is_away_is_not_replaced(site, gone):
+    before = (site.folder / "authority/ca.pem").read_bytes()
+    kept = {name: (site.folder / "authority" / name).read_bytes() for name in gone}
+    for name in gone:
+        (site.folder / "authority" / name).unlink()
+    told = invoke(app, "node", site.folder, "--board", "esp32", "--part", "iis3dwb")
+    assert told.exit_code == 1
+    assert gone[-1] in told.stderr
+    for name, data in kept.items():
+        (site.folder / "authority" / name).write_bytes(data)
+    assert invoke(app, "node", site.folder, "--board", "esp32", "--part", "iis3dwb").exit_code == 0
+    assert (site.folder / "authority/ca.pem").read_bytes() == before
 
 
 def test_no_site(tmp_path):
@@ -321,7 +342,7 @@ def test_provision_flash_and_run_on_the_unix_port(site, broker, tmp_path, option
     try:
         brokers.wait_for(lambda: len(of("frame")) >= 10, "frames")
         assert [Frame.FromString(data).sequence for data in of("frame")][:10] == list(range(10))
-        assert Frame.FromString(of("frame")[0]).boot == 1_800_000_001
+        assert Frame.FromString(of("frame")[0]).boot == 1_800_000_002
         assert DeviceInfo.FromString(of("info")[0]).node == int(DEVICE, 16)
         config = Config(version=1, replay_hz=99)
         config.command.id, config.command.kind = 5, 3
@@ -345,7 +366,25 @@ def test_flash_of_a_raspberry_pi(site, tmp_path):
     assert "WatchdogSec=" in unit
     settings = tomllib.loads((tmp_path / "pi/etc/triax/node.toml").read_text())
     assert (tmp_path / "pi" / settings["tls"]["key"].lstrip("/")).exists()
-    assert boot.read((tmp_path / "pi/var/lib/triax/store/boot0").read_bytes()) == 1_800_000_000
+    store = tmp_path / "pi/var/lib/triax/store"
+    assert boot.read((store / "boot0").read_bytes()) == 1_800_000_001
+    (store / "boot1").write_bytes(boot.slot(1_800_000_500))  # it has been started since
+    assert invoke(command(flash_module.flash), node, "--root", tmp_path / "pi").exit_code == 0
+    assert [boot.read((store / name).read_bytes()) for name in boot.SLOTS] == [1_800_000_501] * 2, "no boot number comes again"
+
+
+def test_a_reflash_runs_what_was_flashed(site, tmp_path):
+    """Whatever updates and earlier flashes left."""
+    node, root = flashed(site, tmp_path, "--source")
+    slots = Slots(Store(str(root / "data")), str(root))
+    slots.rollback("now in b")
+    assert Slots(Store(str(root / "data")), str(root)).active == 1
+    told = invoke(command(flash_module.flash), node, "--unix", root)
+    assert told.exit_code == 0, told.output
+    assert Slots(Store(str(root / "data")), str(root)).active == 0
+    assert not (root / "a/triax/frame.py").exists(), "it would be found before frame.mpy"
+    assert (root / "a/triax/frame.mpy").exists()
+    assert boot.read((root / "data/boot0").read_bytes()) == 1_800_000_002
 
 
 def test_what_cannot_be_flashed(site, tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from triax.ports.disk import Store
 from triax.update import Slots
+from triax_tools import mpremote
 from triax_tools import update as update_module
 from triax_tools.mpremote import Mpremote
 from triax_tools.program import stage_board
@@ -101,6 +102,29 @@ def test_a_second_update_goes_back_to_the_first_slot(board, node):
     assert json.loads(told.stdout)["slot"] == "a"
 
 
+def test_on_trial_there_is_no_further_update(board, node):
+    """The slot that an update would go to holds the last good program."""
+    update(node, "--unix", board, "--source")
+    before = (board / "a/manifest.json").stat().st_mtime_ns
+    told = update(node, "--unix", board, "--source")
+    assert told.exit_code == 1
+    assert "on trial" in told.stderr
+    assert (board / "a/manifest.json").stat().st_mtime_ns == before
+    with pytest.raises(ValueError, match="on trial"):
+        slots(board).switch(b"")
+    assert (slots(board).active, slots(board).trial) == (1, True)
+
+
+def test_a_folder_of_a_board_is_removed_with_all_it_holds(tmp_path):
+    (tmp_path / "a/triax/chips").mkdir(parents=True)
+    (tmp_path / "a/triax/chips/old.py").write_text("x")
+    (tmp_path / "a/manifest.json").write_text("{}")
+    for _ in range(2):  # once more, when it is absent
+        done = subprocess.run([MICROPYTHON, "-c", mpremote._REMOVE.format(path=str(tmp_path / "a"))], check=False)
+        assert done.returncode == 0
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_what_mpremote_says_is_passed_on(tmp_path):
     script = tmp_path / "mpremote.py"
     script.write_text("import sys\nprint(sys.argv[1:])\nsys.exit(1 if 'exec' in sys.argv else 0)\n")
@@ -122,7 +146,10 @@ def test_an_update_of_a_board_asks_it_which_slot_is_free(node, tmp_path, monkeyp
 
         def execute(self, code):
             asked.append(code)
-            return "active 1\n" if "active" in code else "switched\n"
+            return "active 1 0\n" if "active" in code else "switched\n"
+
+        def remove(self, folder):
+            asked.append(folder)
 
         def copy(self, folder):
             asked.append(sorted(path.name for path in folder.iterdir()))
@@ -133,9 +160,9 @@ def test_an_update_of_a_board_asks_it_which_slot_is_free(node, tmp_path, monkeyp
     monkeypatch.setattr(update_module, "Mpremote", Board)
     told = update(node, "--port", "/dev/ttyX", "--source", "--json")
     assert json.loads(told.stdout)["slot"] == "a"
-    assert asked[1] == ["a"]
-    assert json.loads(told.stdout)["manifest"] in asked[2]
-    assert asked[3] == "reset"
+    assert asked[1:3] == ["/a", ["a"]]
+    assert json.loads(told.stdout)["manifest"] in asked[3]
+    assert asked[4] == "reset"
 
 
 def test_no_node_to_update(tmp_path):
