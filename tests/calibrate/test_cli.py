@@ -176,6 +176,16 @@ def test_exit_2_usage(tmp_path, monkeypatch, args, text):
     assert text in says(*args, code=2)
 
 
+def test_a_line_in_ordinary_frames_is_refused(tmp_path):
+    """The averaging of a node's frames lowers a line and delays it: neither belongs to the sensor."""
+    time_s = np.arange(16000) / 16000
+    counts = np.rint(np.c_[8000 * np.cos(2 * np.pi * 30 * time_s), np.zeros((16000, 2))])
+    path = write_capture(tmp_path / "tone.cap", frames_of(counts, decimation=160, rate=16000.0))
+    assert "means of 160 samples" in says("response", path, code=2)
+    (tmp_path / "tones.csv").write_text("file,frequency_hz,amplitude_g,phase_deg\ntone.cap,30,0.5,0\n")
+    assert "capture --raw" in says("response", tmp_path / "tones.csv", "--tones", code=2)
+
+
 def test_exit_2_gravity_is_asked_for_and_never_guessed(tmp_path, data):
     args = ["fit", data / "imu-tk-xsens" / "xsens_acc.mat", "-o", tmp_path / "x.json", "--scale", "0.2463"]
     assert "give --lat and --height" in says(*args, code=2)

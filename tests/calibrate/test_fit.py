@@ -166,3 +166,15 @@ def test_intrinsic_numbers_do_not_depend_on_the_gauge():
     again = from_intrinsic(intrinsic(turned))
     assert again.matrix == pytest.approx(unit.model.matrix, rel=1e-9, abs=1e-15)
     assert np.allclose(np.tril(again.matrix, -1), 0)
+
+
+def test_a_pose_measured_twice_is_one_pose(standard):
+    """Nine directions carry nine parameters exactly: their residual is repeatability, and says nothing of the model."""
+    rng = np.random.default_rng(5)
+    unit = simulate.draw_unit(rng)
+    faces = [cell for cell in pose.CELLS if np.count_nonzero(cell) == 1]
+    edges = np.array([[1, 1, 0], [1, 0, 1], [0, 1, 1]]) / np.sqrt(2)
+    nine = np.vstack([faces, edges])
+    with pytest.raises(Refused, match=r"9 poses \(18 rests\) for 9 parameters"):
+        fitting.fit(means_of(unit, np.vstack([nine, nine]), rng), standard)
+    assert fitting.orientations(np.vstack([pose.CELLS] * 3)) == 18

@@ -1,7 +1,7 @@
 """Recordings: frames as they arrive, capture files, tables, and what is wrong with each."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -112,6 +112,15 @@ def test_a_capture_comes_back_with_marks_and_gravity(tmp_path, counts):
     assert [r.stop - r.start for r in rests.kept] == [100, 80]
 
 
+@pytest.mark.parametrize("other", [{"device": "00112233445566fe"}, {"part": "adxl382"}, {"scale_g": 1 / 8192}])
+def test_a_capture_of_another_sensor_is_not_gone_on_with(tmp_path, counts, other):
+    path = write_capture(tmp_path / "run.cap", frames_of(counts))
+    before = path.read_bytes()
+    with pytest.raises(BadInput, match="give another file"):
+        capfile.CaptureWriter(path, replace(IDENTITY, **other))
+    assert path.read_bytes() == before
+
+
 @pytest.mark.parametrize("cut", [1, 5, 12, 100, 285])
 def test_a_capture_that_was_cut_off_is_a_shorter_capture(tmp_path, counts, cut):
     path = write_capture(tmp_path / "run.cap", frames_of(counts))
@@ -133,6 +142,8 @@ def test_a_capture_that_was_cut_off_is_a_shorter_capture(tmp_path, counts, cut):
         (b"time,x,y,z\n", "holds no samples"),
         (b"0,1,2,3\n1,nan,2,3\n2,1,2,3\n", "row 2 holds a value that is not a number"),
         (b"0,1,2,3\n2,1,2,3\n1,1,2,3\n", "does not rise"),
+        (b"1,1,2,3\n1,1,2,3\n1,1,2,3\n", "does not rise"),
+        (b"time [h],x [g],y [g],z [g]\n0,1,2,3\n", r"file: the first column's title 'time \[h\]' names no unit of time"),
         (b"0,1,2,3\n1,1,2,3\n", "how many g a count is, is not known: give --scale"),
         (b"1,2\n3,4\n", "2 columns; wanted are time, x, y, z"),
     ],
@@ -179,11 +190,15 @@ def test_tables_in_each_unit_give_the_same_g(tmp_path, counts):
         "t [s],x [mg],y [mg],z [mg]": (g * 1e3, Hints(scale_g=1 / 16384)),
         "time,ax (m/s2),ay (m/s2),az (m/s2)": (g * 9.80665, Hints(scale_g=1 / 16384)),
         "time_us,x,y,z": (counts, Hints(scale_g=1 / 16384)),
+        "Zeit [ms],x,y,z": (counts, Hints(scale_g=1 / 16384)),
+        "\ufefftime [ms],x,y,z": (counts, Hints(scale_g=1 / 16384)),  # as Excel writes UTF-8
+        "sample time (\N{MICRO SIGN}s),x,y,z": (counts, Hints(scale_g=1 / 16384)),
     }
     for title, (values, hints) in cases.items():
-        scale = 1e6 if "us" in title else 1.0
+        scale = 1e3 if "ms" in title else 1e6 if "us" in title or "\N{MICRO SIGN}s" in title else 1.0
         path = tmp_path / "table.csv"
-        np.savetxt(path, np.c_[time * scale, values], delimiter=",", header=title, comments="", fmt="%.9f")
+        table = np.c_[time * scale, values]
+        np.savetxt(path, table, delimiter=",", header=title, comments="", fmt="%.9f", encoding="utf-8")
         found = read(path, hints)
         assert found.values_g == pytest.approx(g, abs=2e-8)
         assert found.rate_hz == pytest.approx(1000, rel=1e-6)
@@ -267,7 +282,7 @@ def test_the_four_static_mpu6050_logs_are_too_few_poses(data):
         spans = rest.find(found.values_g, found.rate_hz, lsb_g=found.identity.scale_g)
         rests = [rest.measure(found.counts, span, found.rate_hz, found.identity.scale_g) for span in spans]
         means.append(next(r.mean for r in rests if isinstance(r, rest.Rest)))
-    with pytest.raises(Refused, match="4 poses for 9 parameters"):
+    with pytest.raises(Refused, match=r"3 poses \(4 rests\) for 9 parameters"):
         fit.fit(np.array(means), gravity.local(52.5))
 
 

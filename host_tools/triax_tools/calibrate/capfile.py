@@ -35,7 +35,10 @@ class CaptureWriter:
     def __init__(self, path: Path, identity: Identity, **more: object) -> None:
         self._file: BinaryIO
         if path.exists() and path.stat().st_size:
-            _, self.resumed = read_records(path)
+            header, self.resumed = read_records(path)
+            for name, value in asdict(identity).items():
+                if header.get(name) != value:
+                    raise BadInput(f"{path}: holds a capture of {name} {header.get(name)!r}, not {value!r}: give another file")
             whole = path.read_bytes().index(b"\n") + 1 + sum(_HEAD.size + len(payload) for _, _, payload in self.resumed)
             self._file = path.open("r+b")
             self._file.truncate(whole)  # a record that was cut off would hide all that follow it

@@ -26,6 +26,7 @@ from triax_tools.calibrate.console import (
 )
 from triax_tools.calibrate.errors import BadInput
 from triax_tools.calibrate.readers import Hints, read
+from triax_tools.calibrate.recording import Recording
 from triax_tools.calibrate.report import Report, table
 from triax_tools.calibrate.source import open_recording
 
@@ -51,6 +52,15 @@ def _tones(path: Path) -> list[tuple[Path, responses.Tone]]:
     return out
 
 
+def _raw(recording: Recording) -> Recording:
+    if recording.decimation > 1:
+        raise BadInput(
+            f"{recording.name}: its values are means of {recording.decimation} samples, which lowers and delays a line; "
+            "record raw samples: triax calibrate capture --raw SECONDS"
+        )
+    return recording
+
+
 @command
 def response(
     source: Annotated[
@@ -74,7 +84,7 @@ def response(
     if tones:
         _shaker(output, Path(source), hints, report)
         return
-    recording = open_recording(source, hints, mqtt, seconds)
+    recording = _raw(open_recording(source, hints, mqtt, seconds))
     hz = recording.rate_hz
     found = responses.sine_fit(recording.longest_g, hz, frequency or None, harmonics)
     wander = "" if found.wander_hz is None else f", halves differ by {found.wander_hz:.2g} Hz"
@@ -108,7 +118,7 @@ def response(
 
 def _shaker(output: Output, path: Path, hints: Hints, report: Path | None) -> None:
     listed = _tones(path)
-    recordings = [read(file, hints) for file, _ in listed]
+    recordings = [_raw(read(file, hints)) for file, _ in listed]
     records = [recording.values_g for recording in recordings]
     wanted = [tone for _, tone in listed]
     nominal = float(np.median([recording.rate_hz for recording in recordings]))

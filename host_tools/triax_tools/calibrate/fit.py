@@ -20,6 +20,7 @@ __all__ = ["CONDITION_WARN", "Fit", "ablation_g", "fit", "leave_one_out_g", "ref
 PARAMETERS = 9
 # Three poses more than unknowns: with t(3) the 95 % interval is 1.6 times the normal's; with fewer the error bar itself is a guess.
 MIN_POSES = 12
+SAME_DEG = 5.0  # rests nearer than this are one pose
 CONDITION_WARN = 50.0  # good pose sets are <= 12 (calibration.md 1.4)
 # Worst standard error per unit sigma of a pose mean that is still called a calibration. 18 poses give 1.0, the Xsens operator's 38
 # repeated ones 4.2; from 8 on, a parameter is told by a handful of near-equal poses and follows whichever of them drifted.
@@ -119,16 +120,27 @@ def _solve(points: Array, free: Array, start: Array) -> Array:
     return theta
 
 
+def orientations(directions: Array) -> int:
+    """How many of these directions differ by more than `SAME_DEG`: a pose measured twice shows repeatability, nothing else."""
+    left = directions / np.linalg.norm(directions, axis=1)[:, None]
+    count = 0
+    while len(left):
+        left = left[left @ left[0] < np.cos(np.radians(SAME_DEG))]
+        count += 1
+    return count
+
+
 def refusals(means: Array, directions: Array) -> list[str]:
     """Why a set of poses cannot carry nine parameters; empty if it can. `directions`: their upward directions, any length."""
     absent = missing(directions)
     hint = f"Still missing: {names(absent)}." if absent else "Add rests in other orientations than those there are."
-    count = len(means)
+    count = orientations(directions)
     distinct = len(CELLS) - len(absent)
     reasons = []
     if count < MIN_POSES:
+        rests = f" ({len(means)} rests)" if count < len(means) else ""
         reasons.append(
-            f"{count} pose{'s' if count != 1 else ''} for {PARAMETERS} parameters: at least {MIN_POSES} are needed before a "
+            f"{count} pose{'s' if count != 1 else ''}{rests} for {PARAMETERS} parameters: at least {MIN_POSES} are needed before a "
             f"residual says anything. {hint}"
         )
     if count < PARAMETERS:

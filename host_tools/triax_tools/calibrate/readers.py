@@ -97,7 +97,7 @@ def _hdf5(path: Path, hints: Hints) -> Recording:
 def _table(path: Path, hints: Hints) -> Recording:
     text = path.read_bytes()
     try:
-        lines = text.decode().splitlines()
+        lines = text.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise BadInput(f"{path}: is neither a capture, a CSV nor a table of numbers") from None
     titles: list[str] = []
@@ -119,7 +119,10 @@ def _table(path: Path, hints: Hints) -> Recording:
     if not rows:
         raise BadInput(f"{path}: holds no samples")
     table = np.array(rows)
-    unit, time_unit = _units(titles)
+    try:
+        unit, time_unit = _units(titles)
+    except BadInput as error:
+        raise BadInput(f"{path}: {error}") from None
     return _columns(path, table, hints.unit or unit or "counts", time_unit, hints)
 
 
@@ -134,15 +137,17 @@ def _numeric(cells: list[str]) -> bool:
 def _units(titles: list[str]) -> tuple[str, str]:
     """Unit of the axes and of the time, from titles such as 'x-axis [g]', 'time_us'."""
     unit, time_unit = "", "s"
-    for title in titles:
-        found = re.search(r"[\[(]\s*(counts|mg|g|m/s2|m/s\^2|s|ms|us)\s*[\])]|_(us|ms)$", title.strip())
+    for place, title in enumerate(titles):
+        found = re.search(r"[\[(]\s*([^\s\])]+)\s*[\])]|_(us|ms)$", title.strip())
         if not found:
             continue
-        name = (found[1] or found[2]).replace("m/s^2", "m/s2")
-        if name in _TIME and title.lower().startswith("t"):
-            time_unit = name
-        elif name in _UNITS:
+        name = (found[1] or found[2]).replace("m/s^2", "m/s2").replace("\N{MICRO SIGN}s", "us")
+        if name in _UNITS:
             unit = name
+        elif place == 0 and name in _TIME:
+            time_unit = name
+        elif place == 0:
+            raise BadInput(f"the first column's title {title!r} names no unit of time; known are {', '.join(_TIME)}")
     return unit, time_unit
 
 
@@ -158,7 +163,7 @@ def _columns(path: Path, table: Array, unit: str, time_unit: str, hints: Hints) 
     if not np.isfinite(table[:, :4]).all():
         row = int(np.flatnonzero(~np.isfinite(table[:, :4]).all(axis=1))[0])
         raise BadInput(f"{path}: row {row + 1} holds a value that is not a number")
-    if len(time) < 2 or np.any(np.diff(time) < 0):
+    if len(time) < 2 or np.any(np.diff(time) < 0) or time[-1] == time[0]:
         raise BadInput(f"{path}: the time in the first column does not rise")
     rate = hints.rate_hz or (len(time) - 1) / float(time[-1] - time[0])
     to_g = {"counts": hints.scale_g, "g": 1.0, "mg": 1e-3, "m/s2": 1 / STANDARD_G}[unit]
