@@ -11,20 +11,20 @@ import typer
 from google.protobuf.json_format import MessageToDict
 from triax_backend.settings import Settings
 from triax_proto.names import mqtt_topic
-from triax_proto.v1.device_pb2 import Command, Config, ConfigAck
+from triax_proto.v1.device_pb2 import Command, Config, ConfigAck, DeviceInfo
 
 from triax_tools.calibrate.broker import Broker, parse_device
 from triax_tools.calibrate.errors import BadInput, DeviceError
 from triax_tools.options import Json, failed, print_json, with_settings
 
-__all__ = ["app", "assign", "next_version"]
+__all__ = ["app", "assign", "next_version", "send"]
 
 app = typer.Typer(no_args_is_help=True)
 
 # A trial of link settings lasts 120 s on the node (triax.config), then it has to come back.
 _TRIAL_S = 180.0
 _ANSWER_S = 15.0
-_RETAINED_S = 1.0
+_RETAINED_S = 1.0  # after the broker has accepted the subscription
 _NO_SETTINGS = ("version", "command", "link")
 _RESULTS = {1: "APPLIED", 2: "REJECTED", 3: "REVERTED"}
 
@@ -63,9 +63,38 @@ def next_version(retained: bytes, changes: list[str], command: Command | None) -
     return config
 
 
-def _retained(broker: Broker, topic: str) -> bytes:
-    broker.subscribe(topic)
-    return next((payload for _, heard, payload in broker.messages(_RETAINED_S) if heard == topic), b"")
+def _retained(broker: Broker, device: int) -> tuple[bytes, int]:
+    """The Config that is retained for a device, and the version that it ran when it last connected."""
+    topic, birth = mqtt_topic(device, "config"), mqtt_topic(device, "info")
+    broker.subscribe(topic, birth)
+    held = {heard: payload for _, heard, payload in broker.messages(_RETAINED_S)}
+    return held.get(topic, b""), DeviceInfo.FromString(held.get(birth, b"")).config
+
+
+def send(broker: Broker, device: int, changes: list[str], command: Command | None) -> tuple[Config, bytes]:
+    """Retain the next version with these changes; it, and what was retained before. Raises BadInput, DeviceError.
+
+    Every configuration and every command goes this way: a version is used once.
+    """
+    before, running = _retained(broker, device)
+    config = next_version(before, changes, command)
+    if running >= config.version:
+        config.version = running + 1
+        if not before:
+            typer.echo(
+                f"the broker holds no settings of {device:016x}, which runs version {running}: they are not in this one", err=True
+            )
+    broker.subscribe(mqtt_topic(device, "config/ack"))
+    broker.publish(mqtt_topic(device, "config"), config.SerializeToString(), retain=True)
+    return config, before
+
+
+def _restore(broker: Broker, device: int, before: bytes, failed_version: int) -> int:
+    """Retain what was set before a version that the device did not take: each later push would carry the failure."""
+    config = next_version(before, [], None)
+    config.version = failed_version + 1
+    broker.publish(mqtt_topic(device, "config"), config.SerializeToString(), retain=True)
+    return config.version
 
 
 def _answer(broker: Broker, device: int, version: int, seconds: float) -> ConfigAck:
@@ -111,21 +140,21 @@ def push(
     try:
         number, command = parse_device(device), _command(raw, self_test, restart, update)
         with Broker(settings.mqtt) as broker:
-            topic = mqtt_topic(number, "config")
-            config = next_version(_retained(broker, topic), change or [], command)
-            broker.subscribe(mqtt_topic(number, "config/ack"))
-            broker.publish(topic, config.SerializeToString(), retain=True)
+            config, before = send(broker, number, change or [], command)
             linked = any(one.startswith("link.") for one in change or [])
             ack = _answer(broker, number, config.version, _TRIAL_S if linked else _ANSWER_S)
+            applied = ack.result == ConfigAck.RESULT_APPLIED
+            restored = 0 if applied else _restore(broker, number, before, config.version)
     except (BadInput, DeviceError) as error:
         raise failed(str(error)) from None
     result = _RESULTS.get(ack.result, str(ack.result))
     if json:
-        print_json({"device": f"{number:016x}", "version": ack.version, "result": result, "field": ack.field, "reason": ack.reason})
+        told = {"device": f"{number:016x}", "version": ack.version, "result": result, "field": ack.field, "reason": ack.reason}
+        print_json(told if applied else told | {"restored": restored})
     else:
         why = f": {ack.field + ': ' if ack.field else ''}{ack.reason}" if ack.reason else ""
-        typer.echo(f"version {ack.version} {result}{why}")
-    if result != "APPLIED":
+        typer.echo(f"version {ack.version} {result}{why}" + (f"; version {restored} holds what was set before" if restored else ""))
+    if not applied:
         raise typer.Exit(1)
 
 
@@ -136,7 +165,7 @@ def show(settings: Settings, device: Annotated[str, typer.Argument(help="EUI-64,
     try:
         number = parse_device(device)
         with Broker(settings.mqtt) as broker:
-            data = _retained(broker, mqtt_topic(number, "config"))
+            data, _ = _retained(broker, number)
     except (BadInput, DeviceError) as error:
         raise failed(str(error)) from None
     config = MessageToDict(Config.FromString(data), preserving_proto_field_name=True)

@@ -1,13 +1,15 @@
 """`triax config`: the next version keeps what was set, and the device's answer decides the exit code."""
 
+import contextlib
 import importlib.util
 import json
+import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from triax_proto.v1.device_pb2 import Command, Config, ConfigAck
+from triax_proto.v1.device_pb2 import Command, Config, ConfigAck, DeviceInfo
 from triax_tools import config_push
 from triax_tools.calibrate.errors import BadInput
 from typer.testing import CliRunner
@@ -106,6 +108,76 @@ def test_a_rejection_is_told_and_is_exit_code_1(broker):
     told = push(broker.port, "push", DEVICE, "odr_hz=1")
     assert told.exit_code == 1
     assert "REJECTED: odr_hz: 16000 or 32000" in told.stdout
+    device.stop.set()
+    device.join()
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("result", [ConfigAck.RESULT_REJECTED, ConfigAck.RESULT_REVERTED])
+def test_what_a_device_did_not_take_is_in_no_later_version(broker, result):
+    device = Device(broker.port, ConfigAck.RESULT_APPLIED)
+    assert push(broker.port, "push", DEVICE, "odr_hz=16000").exit_code == 0
+    device.result = result
+    told = push(broker.port, "push", DEVICE, "link.host=typo", "--json")
+    assert (told.exit_code, json.loads(told.stdout)["restored"]) == (1, 3)
+    assert json.loads(push(broker.port, "show", DEVICE, "--json").stdout) == {"version": 3, "odr_hz": 16000.0}
+    device.result = ConfigAck.RESULT_APPLIED
+    assert "version 4 APPLIED" in push(broker.port, "push", DEVICE, "qos=1").stdout
+    assert "typo" not in push(broker.port, "show", DEVICE).stdout
+    device.stop.set()
+    device.join()
+
+
+@pytest.mark.servers
+def test_a_version_that_the_device_runs_is_not_used_again(broker):
+    """A broker that was set up anew: version 1 would be ignored for ever."""
+    device = Device(broker.port, ConfigAck.RESULT_APPLIED)
+    info = DeviceInfo(device=int(DEVICE, 16), config=7)
+    device.listener.publish(f"triax/v1/{DEVICE}/info", info.SerializeToString(), True)
+    told = push(broker.port, "push", DEVICE, "qos=1")
+    assert "version 8 APPLIED" in told.stdout
+    assert "holds no settings" in told.stderr
+    device.stop.set()
+    device.join()
+
+
+@contextlib.contextmanager
+def far_away(port, delay_s):
+    """A port whose answers come late: those of the broker at `port`."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def carry(source, target, wait_s):
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(65536):
+                time.sleep(wait_s)
+                with contextlib.suppress(BlockingIOError):  # what came meanwhile is not later than that
+                    data += source.recv(65536, socket.MSG_DONTWAIT)
+                target.sendall(data)
+
+    def accept():
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                far = socket.create_connection(("127.0.0.1", port))
+                for way in ((near, far, 0.0), (far, near, delay_s)):
+                    threading.Thread(target=carry, args=way, daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+@pytest.mark.servers
+def test_what_is_retained_far_away_is_kept(broker):
+    device = Device(broker.port, ConfigAck.RESULT_APPLIED)
+    assert push(broker.port, "push", DEVICE, "odr_hz=16000").exit_code == 0
+    with far_away(broker.port, 1.2) as port:
+        told = push(port, "push", DEVICE, "qos=1")
+    assert "version 2 APPLIED" in told.stdout, told.output
+    assert json.loads(push(broker.port, "show", DEVICE, "--json").stdout)["odr_hz"] == 16000
     device.stop.set()
     device.join()
 

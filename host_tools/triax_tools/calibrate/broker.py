@@ -59,10 +59,11 @@ class Broker:
             self._client.username_pw_set(address.user, address.password)
         if address.tls:
             self._client.tls_set(address.ca, address.cert, address.key)
-        self._accepted = threading.Event()
+        self._accepted, self._subscribed = threading.Event(), threading.Event()
         self._topics: list[str] = []
         self._client.on_connect = self._on_connect
         self._client.on_message = self._on_message
+        self._client.on_subscribe = lambda *_: self._subscribed.set()
 
     def __enter__(self) -> "Broker":
         try:
@@ -80,9 +81,12 @@ class Broker:
         self._client.loop_stop()
 
     def subscribe(self, *topics: str) -> None:
-        """Hear topics, also after a reconnect."""
+        """Hear topics, also after a reconnect. The broker has answered on return: what is retained follows at once."""
         self._topics += topics
+        self._subscribed.clear()
         self._client.subscribe([(topic, 1) for topic in topics])
+        if not self._subscribed.wait(_CONNECT_S):
+            raise DeviceError(f"The broker did not answer a subscription within {_CONNECT_S:g} s.")
 
     def publish(self, topic: str, payload: bytes, retain: bool) -> None:
         """Publish with QoS 1 and wait for the broker's PUBACK."""

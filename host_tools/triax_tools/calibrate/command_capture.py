@@ -158,7 +158,7 @@ def capture(
             if raw:
                 writer = CaptureWriter(out, identity)
                 stack.callback(writer.close)
-                samples = record_raw(broker, number, info.config, raw, writer)
+                samples = record_raw(broker, number, raw, writer)
                 output.say(f"file: {out}, {samples:,} raw samples")
                 output.finish(True, {"file": str(out), "samples": samples})
             frames = _live_frames(broker, number)

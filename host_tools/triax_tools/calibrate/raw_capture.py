@@ -1,19 +1,19 @@
 """A raw capture on command: every count of a bounded stretch, for noise and response above half the rate of the frames' values.
 
-The command goes out as a configuration that changes nothing else, one version up and not retained: the retained one stays what it
-is.
+The command goes out with the next version of the device's configuration, which changes nothing else.
 """
 
 import time
 
 from google.protobuf.message import DecodeError
 from triax_proto.names import mqtt_topic
-from triax_proto.v1.device_pb2 import Command, Config, ConfigAck
+from triax_proto.v1.device_pb2 import Command, ConfigAck
 from triax_proto.v1.frame_pb2 import RawFrame
 
 from triax_tools.calibrate import capfile
 from triax_tools.calibrate.broker import Broker
 from triax_tools.calibrate.errors import DeviceError
+from triax_tools.config_push import send
 
 __all__ = ["record_raw"]
 
@@ -22,17 +22,16 @@ _SILENT_S = 5.0  # between two raw frames: the capture has ended, or the node is
 _WHOLE = 0.999  # of the samples asked for: the measured rate is not the nominal one to the last sample
 
 
-def record_raw(broker: Broker, device: int, version: int, seconds: float, writer: capfile.CaptureWriter) -> int:
+def record_raw(broker: Broker, device: int, seconds: float, writer: capfile.CaptureWriter) -> int:
     """Ask the node for `seconds` of raw samples and write its raw frames; returns the samples written.
 
-    `version`: of the configuration in force. Raises DeviceError: refused, or nothing came.
+    Raises DeviceError: refused, or nothing came.
     """
     raw, acks = mqtt_topic(device, "raw"), mqtt_topic(device, "config/ack")
-    broker.subscribe(raw, acks)
+    broker.subscribe(raw)
     number = int(time.time()) & 0xFFFFFFFF
     command = Command(id=number, kind=Command.KIND_RAW_CAPTURE, duration_ms=round(seconds * 1e3))
-    wanted = Config(version=version + 1, command=command)
-    broker.publish(mqtt_topic(device, "config"), wanted.SerializeToString(), retain=False)
+    wanted, _ = send(broker, device, [], command)
     samples = 0
     deadline = time.monotonic() + _BEGIN_S
     while (left := deadline - time.monotonic()) > 0:
