@@ -13,7 +13,10 @@ def main() -> None:
         app = build(next((word for word in sys.argv[1:] if not word.startswith("-")), None))
     except ModuleNotFoundError as error:
         sys.exit(f"triax: {error.name} is not installed; the host tools need `pip install 'triax[tools]'`")
-    app()
+    try:
+        app()
+    except OSError as error:  # a file, a folder, a disk
+        sys.exit(f"triax: {error}")
 
 
 if __name__ == "__main__":

@@ -88,7 +88,10 @@ def tail(
     json: Json = False,
 ) -> None:
     """Print frames as they arrive in Kafka: one line each, or one JSON object each."""
-    wanted = None if device is None else device_id(device)
+    try:
+        wanted = None if device is None else device_id(device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     shown = 0
     for received_ms, data in follow(settings, wanted):
         try:

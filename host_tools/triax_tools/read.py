@@ -49,7 +49,7 @@ def moment(text: str, now: datetime) -> datetime:
         return now
     try:
         return now + timedelta(seconds=float(text))
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
         found = datetime.fromisoformat(text)

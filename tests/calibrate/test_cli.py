@@ -231,7 +231,12 @@ def test_g1_by_command_and_refusal_of_a_flat_ramp(folder, calibration, tmp_path)
         np.array([8, -5, 3]) * (made.temperature.reference_c - 25), rel=0.02
     )
     assert "offset or gain" in (tmp_path / "warm.html").read_text()
-    ramp_table(table)
+    content["fit"]["mean_temperature_c"] = 12.0
+    base.write_text(document.dump(document.Document(content)))
+    assert "captured at 12.0 C, outside the ramp's" in says("temp", table, "--base", base, "-o", tmp_path / "x.json", code=2)
+    assert not (tmp_path / "x.json").exists()
+    content["fit"]["mean_temperature_c"] = 25.0
+    base.write_text(document.dump(document.Document(content)))
     lines = table.read_text().splitlines()
     table.write_text("\n".join(lines[:2000]))
     assert "at least 10 C are needed" in says("temp", table, "--base", base, "-o", tmp_path / "x.json", code=1)

@@ -75,6 +75,12 @@ def test_g3_less_than_ten_degrees_are_refused(standard):
         temperature.fit_temperatures(np.zeros((18, 3)), np.full(18, 20.0), standard)
 
 
+def test_a_unit_that_is_turned_in_its_ramp_is_refused():
+    up = np.repeat([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], 250, axis=0)
+    with pytest.raises(Refused, match="turned by 90 deg"):
+        temperature.fit_ramp(np.linspace(20, 40, 500), up * COUNTS, 1 / COUNTS)
+
+
 def test_g3_outside_the_range_is_clamped_and_flagged():
     terms = temperature.Temperature(30, 15, 45, np.array([[1.0, 2.0, 3.0]]), np.zeros((0, 3)))
     inside, flagged = terms.clamp(np.array([0.0, 15, 30, 50, np.nan]))

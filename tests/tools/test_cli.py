@@ -50,3 +50,23 @@ def test_missing_libraries_name_the_extra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
     assert done.returncode == 1
     assert "pip install 'triax[tools]'" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["frames", "decode", "nofile.bin"], "No such file or directory: 'nofile.bin'"),
+        (["frames", "tail", "--device", "xyz"], "xyz"),
+        (["budget", "--part", "iis3dwb", "--board", "esp32", "--wiring", "nodir/x.svg"], "nodir/x.svg"),
+        (["calibrate", "capture", "nodir/x.capture", "--simulate"], "nodir/x.capture"),
+        (["config", "show", "0" * 15 + "1", "--mqtt", "mqtts://127.0.0.1:1?ca=/nofile"], "No such file"),
+        (["read", "0" * 15 + "1", "--from", "inf"], "'inf' is no time"),
+    ],
+)
+def test_ordinary_mistakes_are_a_sentence(tmp_path, arguments, what):
+    done = subprocess.run(
+        [sys.executable, "-m", "triax_tools", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False
+    )
+    assert done.returncode in (1, 2)
+    assert what in " ".join(done.stderr.replace("\u2502", " ").split())
+    assert "Traceback" not in done.stderr

@@ -93,18 +93,40 @@ def _from_sets(
     held: Document, recordings: list[Recording], local: Gravity, made: Report, output: Output
 ) -> tuple[Document, tuple[str, ...], Rows]:
     """A joint fit of captures at several temperatures; the report gets its numbers and residuals."""
-    found = [procedure.find_rests(recording) for recording in recordings]
-    means = np.concatenate([rests.means for rests in found])
-    warm = np.concatenate([_mean_temperatures(rests, rec.temperature_c) for rests, rec in zip(found, recordings, strict=True)])
+    sets = [_full_set(recording, local) for recording in recordings]
+    means = np.concatenate([one.rests.means for one in sets])
+    warm = np.concatenate([_mean_temperatures(one.rests, rec.temperature_c) for one, rec in zip(sets, recordings, strict=True)])
     result, terms, errors = temperatures.fit_temperatures(means, warm, local)
+    extra = np.max([one.offset_extra for one in sets], axis=0)
+    gates = procedure.gates(result, held.identity.scale_g, extra, np.concatenate([one.left_out_g for one in sets]))
+    if failed := [gate for gate in gates if not gate.passed]:
+        raise Refused(*(f"{gate.name} is {gate.value:.4g} {gate.unit}, at most {gate.limit:g} is wanted." for gate in failed))
     digest = "+".join(recording.data_sha256[:16] for recording in recordings)
-    document = documents.build(result, held.identity, now(), [], digest, temperature=terms, mean_temperature_c=terms.reference_c)
+    document = documents.build(
+        result,
+        held.identity,
+        now(),
+        list(gates),
+        digest,
+        temperature=terms,
+        offset_extra=extra,
+        mean_temperature_c=terms.reference_c,
+    )
+    document = Document(document.content | {"case_rotation": held.content["case_rotation"]})
     head = ("", "value", "95 % interval", "from nominal")
     output.table("calibration", head, intrinsic_rows(document))
     made.section(f"Nine intrinsic numbers at {terms.reference_c:.1f} C", table(head, intrinsic_rows(document)))
     scatter = f"<p>{result.rms_g * 1e6:.1f} ug rms of local g with {result.dof} degrees of freedom.</p>"
     made.section("Residuals", scatter, plots.check_plot(result.residual_g, np.full(len(means), result.sigma_g)))
     return document, ("axis", "offset", "gain"), _joint_rows(terms, errors, held.identity.scale_g)
+
+
+def _full_set(recording: Recording, local: Gravity) -> procedure.Calibration:
+    """A recording that is a calibration by itself: a set with three faces cannot tell a warm gain from a warm offset."""
+    try:
+        return procedure.calibrate(recording, local)
+    except Refused as refusal:
+        raise Refused(f"{recording.name} is no full set of poses.", *refusal.reasons) from None
 
 
 def _mean_temperatures(rests: procedure.Rests, celsius: Array) -> Array:

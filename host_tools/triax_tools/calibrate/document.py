@@ -192,7 +192,12 @@ def with_temperature(base: Document, terms: Temperature) -> Document:
         raise BadDocument(
             "The base calibration does not say how warm it was captured: use captures at several temperatures instead."
         )
-    inside, _ = terms.clamp(np.array([captured]))
+    inside, outside = terms.clamp(np.array([captured]))
+    if outside.any():
+        raise BadDocument(
+            f"The base calibration was captured at {captured:.1f} C, outside the ramp's {terms.low_c:.1f} to {terms.high_c:.1f} C: "
+            "its offset there says nothing of the ramp. Let the ramp begin cooler or end warmer."
+        )
     change, _ = terms.terms(inside)
     content = json.loads(canonical(base.content))
     offset = base.model.offset - change[0]

@@ -114,7 +114,7 @@ def calibrate(recording: Recording, gravity: Gravity) -> Calibration:
     return Calibration(
         rests=rests,
         fit=result,
-        gates=_gates(result, recording.identity.scale_g, extra, left_out),
+        gates=gates(result, recording.identity.scale_g, extra, left_out),
         warnings=tuple(_warnings(recording, rests, result, weak, extra)),
         left_out_g=left_out,
         six_g=fitting.ablation_g(rests.means),
@@ -136,7 +136,8 @@ def _of_rejected(rests: Rests) -> list[str]:
     return [f"{len(rests.rejected)} more still stretches were not used ({reasons})."]
 
 
-def _gates(result: Fit, scale_g: float, extra: Array, left_out: Array) -> tuple[Gate, ...]:
+def gates(result: Fit, scale_g: float, extra: Array, left_out: Array) -> tuple[Gate, ...]:
+    """What a fit has to keep to be a calibration. `extra`: counts that rounding adds to each offset's error; `left_out`: g."""
     half = result.interval(0.95)
     offset = float(np.max(half[3:6] + extra)) * scale_g
     scale = float(np.max(half[:3] / result.intrinsic[:3]))

@@ -19,6 +19,7 @@ from triax_tools.calibrate.model import STANDARD_G, Array, Model, pack, unpack
 __all__ = ["Ramp", "Temperature", "fit_ramp", "fit_temperatures", "none"]
 
 MIN_RISE_C = 10.0
+POSE_DEG = 5.0  # more than any offset turns what is measured between -40 and 85 C: 50 mg are 3 deg
 F_LEVEL = 0.01
 MAX_ORDER = 3
 BIN_C = 0.5  # means of this width: a reading of the sensor's thermometer is good to about that
@@ -92,10 +93,22 @@ def _bins(temperature_c: Array, counts: Array) -> tuple[Array, Array, Array]:
     return warm, means, weight[used]
 
 
+def _one_pose(means_g: Array) -> None:
+    """Raise Refused if the unit was turned: offsets that change turn what is measured too, but by less."""
+    unit = means_g / np.linalg.norm(means_g, axis=1)[:, None]
+    turned = float(np.degrees(np.arccos(np.clip(unit @ unit[0], -1, 1))).max())
+    if turned > POSE_DEG:
+        raise Refused(
+            f"The unit was turned by {turned:.0f} deg during the ramp: it has to lie still in one pose, and captures of all poses "
+            "need two or more temperatures, each in a recording of its own."
+        )
+
+
 def fit_ramp(temperature_c: Array, counts: Array, scale_g: float) -> Ramp:
     """Slopes from a slow ramp in one pose: temperatures (n,) and counts (n, 3). Raises Refused under 10 C of rise."""
     _enough(temperature_c)
     warm, means, weight = _bins(temperature_c, counts)
+    _one_pose(means * scale_g)
     reference = float((warm.min() + warm.max()) / 2)
     delta = warm - reference
     root = np.sqrt(weight / weight.mean())
