@@ -243,6 +243,34 @@ def test_g1_by_command_and_refusal_of_a_flat_ramp(folder, calibration, tmp_path)
     assert "at least 10 C are needed" in (tmp_path / "x.html").read_text()
 
 
+def set_table(path, celsius, cells=pose.CELLS):
+    """A capture of poses at one temperature, 100 Hz."""
+    rng = np.random.default_rng(int(celsius))
+    unit = simulate.draw_unit(np.random.default_rng(2))
+    warm_unit = simulate.Unit(unit.model, offset_per_c=np.array([8.0, -5.0, 3.0]))
+    poses, parts = simulate.hand_poses(cells, rng), []
+    for before, after in zip([poses[-1], *poses], poses, strict=False):
+        parts += [simulate.move(before, after, 150, 100, rng), simulate.hold(after, 800)]
+    up = np.concatenate(parts)
+    warm = np.full(len(up), celsius)
+    counts = warm_unit.exact(up, warm) + rng.normal(0, 3, up.shape)
+    table = np.c_[np.arange(len(up)) / 100, counts, warm]
+    np.savetxt(path, table, delimiter=",", header="t [s],x,y,z,temperature", comments="")
+    return path
+
+
+def test_g2_by_command_each_set_stands_alone_and_gates_decide(calibration, tmp_path):
+    base, out = calibration[0], tmp_path / "warm.json"
+    cold, hot = set_table(tmp_path / "cold.csv", 20.0), set_table(tmp_path / "hot.csv", 45.0)
+    found = run("temp", cold, hot, "--base", base, "-o", out, "--gravity", "9.80665")
+    assert found["temperature"]["offset_count"][0] == pytest.approx([8, -5, 3], abs=0.3)
+    assert all(gate["passed"] for gate in json.loads(out.read_text())["gates"])
+    out.unlink()
+    few = set_table(tmp_path / "few.csv", 45.0, pose.CELLS[:3])
+    assert "few.csv is no full set of poses" in says("temp", cold, few, "--base", base, "-o", out, "--gravity", "9.80665", code=1)
+    assert not out.exists()
+
+
 def test_j2_by_command(tmp_path):
     devices, truth = fleet_of(60, 9)
     with (tmp_path / "rests.csv").open("w") as file:
