@@ -173,7 +173,7 @@ def plan(
     devices: Annotated[int, typer.Option(help="How many you will have.")],
     ladder: Annotated[
         str, typer.Option(help="Device counts to measure, ascending; the last is predicted from the others.")
-    ] = "500,750,1000,1500,2000",
+    ] = "500,1000,1500,2000,2500",
     seconds: Annotated[float, typer.Option(help="Length of each run.")] = 25.0,
     cores: Annotated[int, typer.Option(help="Of the machines that you will use.")] = 8,
     way: Way = None,
@@ -184,7 +184,7 @@ def plan(
     try:
         counts = [int(text) for text in ladder.split(",")]
     except ValueError:
-        raise typer.BadParameter(f"--ladder is {ladder!r}; write device counts such as 500,750,1000,1500,2000") from None
+        raise typer.BadParameter(f"--ladder is {ladder!r}; write device counts such as 500,1000,1500,2000,2500") from None
     chosen = scenario_of("ten-thousand", duration_s=seconds, way=way)
     points = _ladder(chosen, counts, stack, external)
     try:

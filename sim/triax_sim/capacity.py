@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 from triax_proto.frame import wire_size
 
 from triax_sim.plan import BadPlan
@@ -159,8 +159,8 @@ def _line(x: Sequence[float], y: Sequence[float]) -> _Line:
     inverse, ratio = 1 / np.array(x), np.array(y) / np.array(x)
     mean = float(inverse.mean())
     squares = float(((inverse - mean) ** 2).sum())
-    base = float(((inverse - mean) * (ratio - ratio.mean())).sum()) / squares
-    slope = float(ratio.mean()) - base * mean
+    # Neither is negative: a broker that was still compiling at the first rung does not become cheaper for ever.
+    slope, base = map(float, optimize.nnls(np.column_stack([np.ones_like(inverse), inverse]), ratio)[0])
     rest = ratio - slope - base * inverse
     spread = float(np.sqrt((rest**2).sum() / (len(inverse) - 2)))
     return _Line(slope, base, spread, len(inverse), mean, squares)

@@ -64,6 +64,14 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
     assert hits >= 180
 
 
+def test_no_process_becomes_cheaper_with_more_frames():
+    """Kafka compiles while the first rungs run."""
+    points = [Point(n, "PASS", 10.0 * n, {"kafka": used}, 0.0) for n, used in ((500, 0.17), (1000, 0.13), (2000, 0.12))]
+    expected, low, high = fit(points).predict(10_000).cores["kafka"]
+    assert 0.0 <= low <= expected <= high
+    assert expected >= 0.1
+
+
 def test_machines_are_planned_with_headroom():
     model = fit([measured(n) for n in (500, 1000, 2000)])
     cores = model.predict(10_000).total_cores[0]
