@@ -131,6 +131,7 @@ def test_what_a_device_says_of_itself(sink, database):
         (names.FEATURES, FeatureBatch(features=[Feature(device=1, mean=[1.0])]).SerializeToString(), None),
         (names.EVENTS, b"\xff\xff", None),
         (names.EVENTS, Event(boot=1).SerializeToString(), None),
+        (names.EVENTS, Event(device=1, kind=Event.KIND_SPIKE, finding={"axis": 40_000}).SerializeToString(), None),
         (names.DEVICES, b"\xff\xff", b"0000000000000001/status"),
         (names.DEVICES, Status(online=True).SerializeToString(), b"0000000000000001/what"),
         (names.DEVICES, Status(online=True).SerializeToString(), b"nonsense"),
@@ -142,6 +143,12 @@ def test_what_cannot_be_read_is_dead_lettered_and_the_rest_goes_on(sink, databas
     write(names.EVENTS, Event(device=1, kind=Event.KIND_GAP, number=5).SerializeToString())
     totals = sink.account.totals
     assert (totals["dead"], totals["out"], sink.account.in_flight) == (1, 1, 0)
+
+
+def test_a_refused_model_is_an_event_of_no_device(sink, database):
+    Writer(sink)(names.EVENTS, Event(kind=Event.KIND_MODEL_REJECTED, number=1).SerializeToString())
+    assert database.execute("SELECT count(*) FROM events WHERE kind = 'MODEL_REJECTED'").fetchone() == (1,)
+    assert sink.account.totals["dead"] == 0
 
 
 def test_offsets_are_in_the_transaction_and_another_writer_is_noticed(sink, database):

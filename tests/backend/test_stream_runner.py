@@ -6,15 +6,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from triax_backend.settings import Settings
 from triax_backend.stack import Stack
 from triax_backend.stream import checkpoint
 from triax_backend.stream.columns import of_records
 from triax_backend.stream.events import messages
 from triax_backend.stream.features import decode
+from triax_backend.stream.loop import Runner
 from triax_backend.stream.process import Stream
 from triax_backend.stream.state import BadSnapshot
 from triax_proto.batch import join_array
@@ -195,3 +198,21 @@ def test_snapshots_in_a_directory(tmp_path):
     for bad in (b"", b"{}\n", b'{"offset": 1, "bytes": 9}\nstate', b"\xff\xff"):
         with pytest.raises(BadSnapshot):
             checkpoint.unpack(bad)
+
+
+@pytest.mark.timeout(30)
+def test_a_snapshot_that_cannot_be_read_is_no_snapshot(tmp_path):
+    """Else a damaged object, or an upgrade, would stop every partition of the instance."""
+    place = checkpoint.Directory(tmp_path)
+    place.save(0, b"damaged")
+    asked = []
+    consumer = SimpleNamespace(
+        committed=lambda parts, timeout: [SimpleNamespace(partition=0, offset=100)],
+        get_watermark_offsets=lambda part, timeout: (0, 500),
+        assign=lambda parts: asked.append([(part.partition, part.offset) for part in parts]),
+    )
+    runner = Runner(Settings(kafka="kafka://127.0.0.1:1"), place)
+    runner._consumer, runner._parts = consumer, [0]
+    runner._begin()
+    assert asked == [[(0, OFFSET_BEGINNING)]]
+    assert runner._sent == {0: 100}, "what was sent is not sent again"

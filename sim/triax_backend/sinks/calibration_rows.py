@@ -59,7 +59,7 @@ def calibration(record: Record) -> dict[str, Any]:
     values |= {"device": signed(names.device_id(text)), "received": record.received_us, "created": None}
     if not record.value:
         return values
-    content = json.loads(container.document(record.value))
+    content = json.loads(container.document(record.value), parse_constant=_no_number)
     try:
         sensor, found = content["sensor"], _numbers(content)
         owner = sensor["device"]
@@ -69,8 +69,17 @@ def calibration(record: Record) -> dict[str, Any]:
         raise ValueError(f"the calibration's document is incomplete ({error!r})") from None
     if owner and owner != text:
         raise ValueError(f"a calibration of device {owner}, pushed to {text}")
+    if not 0 < np.float32(values["scale_g"]) < np.inf:
+        raise ValueError(f"the calibration's scale is {values['scale_g']!r} g a count")
     values |= found | times
-    return values | {"hash": container.digest(record.value), "document": json.dumps(content), "blob": record.value}
+    document = json.dumps(content)
+    if "\\u0000" in document:
+        raise ValueError("the calibration's document holds a NUL")
+    return values | {"hash": container.digest(record.value), "document": document, "blob": record.value}
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"the calibration's document holds {text}")
 
 
 def _numbers(content: dict[str, Any]) -> dict[str, Any]:

@@ -183,6 +183,8 @@ def _raw_row(data: bytes) -> dict[str, Any]:
         raise FrameError(f"{len(data)} bytes are no protobuf RawFrame: {error}") from None
     if not message.HasField("device") or not message.HasField("sequence"):
         raise FrameError("a raw frame without device or sequence")
+    if message.first_sample >= 2**63:
+        raise FrameError(f"the first sample is number {message.first_sample}: no sensor has come that far")
     if data[:1] != b"\x0d" or zlib.crc32(data[CHECKSUM_START:]) != message.checksum:
         raise FrameError("the checksum does not match: the raw frame was changed on its way")
     if not len(message.x) == len(message.y) == len(message.z):

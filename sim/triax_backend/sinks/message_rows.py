@@ -59,12 +59,17 @@ def _json(message: Any) -> str:
     return json.dumps(MessageToDict(message, preserving_proto_field_name=True)).replace("\\u0000", "\\ufffd")
 
 
+_SMALLINT = 0x7FFF
+
+
 def event(record: Record) -> dict[str, Any]:
     """Row of an Event. Raises DecodeError, ValueError."""
     found = Event.FromString(record.value)
-    if not found.device:
+    if not found.device and found.kind != Event.KIND_MODEL_REJECTED:  # that one is the stream's own
         raise ValueError("an event without a device")
     detail = found.WhichOneof("detail")
+    if detail == "finding" and found.finding.axis > _SMALLINT:
+        raise ValueError(f"a finding on axis {found.finding.axis}")
     kind = Event.Kind.Name(found.kind) if found.kind in Event.Kind.values() else f"KIND_{found.kind}"
     time_us, own = event_time(np.array([found.time_us]), np.array([found.time_error_us]), np.array([record.received_us]))
     return {

@@ -180,7 +180,12 @@ class Runner:
             data = self._snapshots.load(partition)
             start, end = OFFSET_BEGINNING, self._consumer.get_watermark_offsets(TopicPartition(FRAMES, partition), timeout=10)[1]
             if data is not None:
-                start, state = checkpoint.unpack(data)
+                try:
+                    start, state = checkpoint.unpack(data)
+                    self._stream.state.restore(state)
+                except BadSnapshot as error:
+                    log.error("partition %d: %s", partition, error)
+                    start, data = OFFSET_BEGINNING, None
             if max(start, self._sent[partition]) > end:
                 log.error(
                     "partition %d ends at %d, before what was sent: the topic was made anew? Reading it from the beginning",
@@ -188,9 +193,8 @@ class Runner:
                     end,
                 )
                 start, data, self._sent[partition] = OFFSET_BEGINNING, None, 0
-            if data is not None:
-                self._stream.state.restore(state)
-            elif self._sent[partition]:
+                self._stream.state.drop([partition])
+            if data is None and self._sent[partition]:
                 log.warning(
                     "partition %d has no snapshot: reading it again from the beginning up to %d", partition, self._sent[partition]
                 )
