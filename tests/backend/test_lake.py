@@ -120,8 +120,9 @@ def test_a_stored_offset_that_moved_is_not_written_over(place):
     assert found == {3: iceberg.Coverage(10, 25, 2, (), ())}
 
 
-def raw_frame(device, sequence, counts):
-    message = RawFrame(checksum=0, device=device, boot=4, sequence=sequence, first_sample=1000 * sequence, samples=len(counts))
+def raw_frame(device, sequence, counts, first=None):
+    first = 1000 * sequence if first is None else first
+    message = RawFrame(checksum=0, device=device, boot=4, sequence=sequence, first_sample=first, samples=len(counts))
     message.time_us, message.time_error_us, message.rate_hz, message.capture, message.scale_g = 1, 0xFFFFFFFF, 26667.0, 77, 0.001
     for axis, values in zip("xyz", np.asarray(counts).T, strict=True):
         getattr(message, axis).extend(np.diff(values, prepend=0).tolist())
@@ -134,7 +135,8 @@ def test_raw_captures_have_a_table_of_their_own(place):
     counts = np.random.default_rng(4).integers(-(2**19), 2**19, (1000, 3))
     frames = [raw_frame(place.device, i, counts + i) for i in range(3)]
     flipped = frames[0][:-2] + bytes([frames[0][-2] ^ 1]) + frames[0][-1:]
-    for data in [*frames, flipped, b"\x0d" + place.name.encode()]:
+    beyond = raw_frame(place.device, 9, counts, first=2**63)  # no signed 64-bit number
+    for data in [*frames, flipped, beyond, b"\x0d" + place.name.encode()]:
         raw_to_kafka(place.settings, names.RAW, data, partition=0)
     sink = place.run("lake", "--flush-s", "0.4")
 
