@@ -141,15 +141,19 @@ def test_what_is_damaged_or_anothers_is_a_dead_letter_and_the_one_before_stays(d
     steep = {**good.content["temperature"], "offset_count": [[1, 2, 3]] * 4}
     for content in ({**good.content, "model": flat}, {"sensor": 1}, {**good.content, "temperature": steep}):
         database.push(container.seal(block, json.dumps(content).encode()))
+    tiny = {**good.content, "sensor": {**good.content["sensor"], "scale_g": 1e-60}}
+    for content in (tiny, {**good.content, "note": float("nan")}, {**good.content, "note": "\0"}):
+        database.push(container.seal(block, json.dumps(content).encode()))
     for kind in ("calibration/once", "config"):  # for who is there now; a configuration
         database.push(b"anything", kind=kind)
     totals = database.features.account.totals
-    assert (totals["in"], totals["out"], totals["dead"]) == (8, 1, 7)
+    assert (totals["in"], totals["out"], totals["dead"]) == (11, 1, 10)
     letters = topic_records(database.place.settings, names.DEADLETTER)
     details = sorted(h["detail"].decode() for _, key, _, h in letters if key == f"{database.device:016x}/calibration".encode())
     reasons = ["3 bytes are no", "a calibration of device", *["it fails its checksum"] * 2]
-    reasons += ["the calibration has temperature terms of order 4", *["the calibration's document"] * 2]
-    assert [detail.startswith(reason) for detail, reason in zip(details, reasons, strict=True)] == [True] * 7, details
+    reasons += ["the calibration has temperature terms of order 4", *["the calibration's document"] * 4]
+    reasons += ["the calibration's scale is 1e-60"]
+    assert [detail.startswith(reason) for detail, reason in zip(details, reasons, strict=True)] == [True] * 10, details
     assert database.rows("SELECT hash FROM calibrations") == [(bytes.fromhex(digest(good)),)]
 
 
