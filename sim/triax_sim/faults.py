@@ -69,7 +69,7 @@ def expected(fault: Fault, qos: int, way_in: str) -> Expected:
         lost = frozenset({"acked", "written", "unknown"}) if way_in == "bridge" else frozenset({"written"})
         return Expected(lost, True, "a killed broker forgets what it had acknowledged since its last snapshot (design.md 3.4)")
     if fault.kind == "process_kill" and fault.target == "bridge":
-        lost = frozenset({"written", "acked"}) if qos == 0 else nothing
+        lost = frozenset({"written"}) if qos == 0 else nothing
         return Expected(
             lost, True, "the broker keeps QoS 1 for a persistent session; what was produced and not acknowledged comes again"
         )

@@ -81,7 +81,8 @@ class Child:
 
     def errors(self) -> str:
         """The end of its standard error."""
-        self._log.flush()
+        if not self._log.closed:
+            self._log.flush()
         return self.log.read_text(errors="replace")[-2000:].strip() or "it said nothing"
 
     @property
